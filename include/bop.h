@@ -1,0 +1,1022 @@
+/* libbop: green threads for WebAssembly, beside Wasmtime's own C API, which libbop holds.
+ *
+ *   config     bop_config_*       how a runtime is to be; taken by bop_runtime_new
+ *   runtime    bop_runtime_*      one engine and the workers that run fibers; bop_run lends a thread
+ *   stores     bop_store_*        a Wasmtime store handed over; its fibers take turns
+ *   spawning   bop_spawn*         a Wasm function, a C function, or a fresh instance, as a fiber
+ *   fibers     bop_fiber_*        join, results, cancel, state
+ *   inside     bop_yield, bop_sleep, bop_park, bop_current, ...
+ *   hooks      wasmtime_tls_*, bop_activation_*   for hosts with coroutines of their own
+ *
+ * Ownership: an object belongs to whoever got it from a function named _new, _clone or spawn, and
+ * goes by _delete or _detach. An argument that is taken is so also when the call fails. A finalizer
+ * runs exactly once, on failure too. _delete of NULL does nothing.
+ * Errors: NULL is success for a wasmtime_error_t *, BOP_OK for a bop_status_t. There is no "last
+ * error": fibers move between threads. Wrong arguments are reported and leave everything usable.
+ * Threads: any thread may call anything, unless a function's comment says otherwise. A fiber may
+ * hold nothing thread-local across a call that may suspend it; "Switches" in a comment tells.
+ * Time is in nanoseconds; deadlines are those of bop_now, which is CLOCK_MONOTONIC. */
+
+
+#ifndef BOP_H
+#define BOP_H
+
+/* Generated from src/capi; edit that and run `make header`. */
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic"
+#endif
+#if !defined(__cplusplus) && !defined(static_assert)
+#define static_assert(condition, message) ((void)sizeof(char[(condition) ? 1 : -1]))
+#define BOP_OWN_STATIC_ASSERT
+#endif
+#include <wasmtime.h>
+#if defined(BOP_OWN_STATIC_ASSERT)
+#undef static_assert
+#undef BOP_OWN_STATIC_ASSERT
+#endif
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
+
+/**
+ * How the guard below each fiber's stack is made.
+ */
+typedef enum bop_guard_t {
+  /**
+   * The better one that the kernel has.
+   */
+  BOP_GUARD_AUTO = 0,
+  /**
+   * `MADV_GUARD_INSTALL` (Linux 6.13): costs no mapping, so there can be a million fibers.
+   */
+  BOP_GUARD_INSTALL = 1,
+  /**
+   * `mprotect`: works everywhere; each guard costs the process two mappings, and the usual limit
+   * of 65,530 mappings then means about 32,000 fibers.
+   */
+  BOP_GUARD_MPROTECT = 2,
+} bop_guard_t;
+
+/**
+ * What a call inside a fiber returns.
+ */
+typedef enum bop_status_t {
+  /**
+   * What was waited for has happened.
+   */
+  BOP_OK = 0,
+  /**
+   * The deadline came first.
+   */
+  BOP_TIMEOUT = 1,
+  /**
+   * The calling fiber was cancelled. It should clean up and return.
+   */
+  BOP_CANCELLED = 2,
+  /**
+   * The fiber that the call is about has finished.
+   */
+  BOP_FINISHED = 3,
+  /**
+   * Only fibers may make this call.
+   */
+  BOP_NOT_FIBER = 4,
+  /**
+   * The call would wait for itself, or block a worker: a fiber that joins itself or a fiber of
+   * another runtime, or a finalizer that a worker runs between two fibers.
+   */
+  BOP_NOT_ALLOWED = 5,
+  /**
+   * The handle is NULL.
+   */
+  BOP_INVALID = 6,
+  /**
+   * The fiber may not be suspended: its store has other fibers and a heap of garbage-collected
+   * objects, and a collection would not see what the suspended fiber refers to.
+   */
+  BOP_STORE_HAS_GC = 7,
+} bop_status_t;
+
+/**
+ * How a fiber ended.
+ */
+typedef enum bop_outcome_t {
+  /**
+   * Its function returned; `bop_fiber_results` has the results.
+   */
+  BOP_OUTCOME_RETURNED = 0,
+  /**
+   * Wasm trapped, or a host function that Wasm called failed; `bop_fiber_take_trap` has it.
+   */
+  BOP_OUTCOME_TRAPPED = 1,
+  /**
+   * It was cancelled, before it began or on its way. If it was in Wasm then, there is a trap with
+   * the backtrace.
+   */
+  BOP_OUTCOME_CANCELLED = 2,
+  /**
+   * The guest called WASI's `proc_exit`; `bop_fiber_exit_code` has the code.
+   */
+  BOP_OUTCOME_EXITED = 3,
+  /**
+   * The guest's function was never called: the set-up or the instantiation failed. The trap has the
+   * message.
+   */
+  BOP_OUTCOME_FAILED = 4,
+} bop_outcome_t;
+
+/**
+ * What a fiber is doing.
+ */
+typedef enum bop_state_t {
+  /**
+   * It waits for its turn.
+   */
+  BOP_STATE_READY = 0,
+  /**
+   * A worker is running it.
+   */
+  BOP_STATE_RUNNING = 1,
+  /**
+   * It waits for something: a time, an unpark, the end of another fiber.
+   */
+  BOP_STATE_PARKED = 2,
+  /**
+   * It has ended.
+   */
+  BOP_STATE_FINISHED = 3,
+} bop_state_t;
+
+/**
+ * Options of a runtime. `bop_runtime_new` takes it. Not to be used by two threads at once.
+ */
+typedef struct bop_config_t bop_config_t;
+
+/**
+ * A handle on a fiber. Any thread may use it, also when the fiber has ended or its runtime was
+ * deleted. Handles are counted: each is detached once.
+ */
+typedef struct bop_fiber_t bop_fiber_t;
+
+/**
+ * One engine, its workers, its timers. Any thread may use it.
+ */
+typedef struct bop_runtime_t bop_runtime_t;
+
+/**
+ * Options of a spawn. May be used for any number of spawns, not by two threads at once.
+ */
+typedef struct bop_spawn_options_t bop_spawn_options_t;
+
+/**
+ * A Wasmtime store that a runtime looks after. Its fibers take turns, and never run at once. Any
+ * thread may use the handle.
+ */
+typedef struct bop_store_t bop_store_t;
+
+/**
+ * What Wasmtime remembers of the Wasm on a coroutine's stack. Make it with `bop_activation_init`; its
+ * content is private.
+ */
+typedef struct bop_activation_t {
+  /**
+   * Private.
+   */
+  size_t words[32];
+} bop_activation_t;
+
+/**
+ * A function of the host that is run as a fiber. What it returns is the fiber's one result, an
+ * i64.
+ */
+typedef int64_t (*bop_host_fn_t)(void *env);
+
+/**
+ * Called when `env` is no longer needed.
+ */
+typedef void (*bop_finalizer_t)(void *env);
+
+/**
+ * Called on the new fiber, with its fresh store, before the module is instantiated in it: gives the
+ * store its WASI, limits, data. It may suspend. An error that it returns, which is taken, ends the
+ * fiber with `BOP_OUTCOME_FAILED`.
+ */
+typedef wasmtime_error_t *(*bop_setup_fn_t)(void *env, wasmtime_context_t *context);
+
+/**
+ * What a runtime has counted since it was made.
+ */
+typedef struct bop_stats_t {
+  /**
+   * `sizeof(bop_stats_t)`, set by the caller.
+   */
+  size_t size;
+  /**
+   * Background workers, as configured.
+   */
+  uint64_t workers;
+  /**
+   * Fibers that were spawned.
+   */
+  uint64_t spawned;
+  /**
+   * Fibers that have ended.
+   */
+  uint64_t finished;
+  /**
+   * Fibers that live.
+   */
+  uint64_t live;
+  /**
+   * Times that a fiber was resumed.
+   */
+  uint64_t switches;
+  /**
+   * Times that a guest lost its turn at an epoch check.
+   */
+  uint64_t preemptions;
+  /**
+   * Times that a worker took strands from another one.
+   */
+  uint64_t steals;
+  /**
+   * Times that a fiber began to wait.
+   */
+  uint64_t parks;
+  /**
+   * Times that a worker woke a fiber; threads that are no workers are not counted.
+   */
+  uint64_t wakes;
+  /**
+   * Ticks of the clock that ends time slices; it stands still while nobody waits for a turn.
+   */
+  uint64_t ticks;
+} bop_stats_t;
+
+/**
+ * What a worker has counted since its runtime was made.
+ */
+typedef struct bop_worker_stats_t {
+  /**
+   * `sizeof(bop_worker_stats_t)`, set by the caller.
+   */
+  size_t size;
+  /**
+   * CPU time of the thread that is this worker, in nanoseconds; 0 if none is.
+   */
+  uint64_t cpu_ns;
+  /**
+   * Times that it resumed a fiber.
+   */
+  uint64_t switches;
+  /**
+   * Times that a guest lost its turn on it.
+   */
+  uint64_t preemptions;
+  /**
+   * Times that it took strands from another worker.
+   */
+  uint64_t steals;
+  /**
+   * Times that a fiber on it began to wait.
+   */
+  uint64_t parks;
+  /**
+   * Times that it woke a fiber.
+   */
+  uint64_t wakes;
+} bop_worker_stats_t;
+
+/**
+ * When things happened to a fiber: `CLOCK_MONOTONIC`, in nanoseconds; 0 = not yet.
+ */
+typedef struct bop_times_t {
+  /**
+   * `sizeof(bop_times_t)`, set by the caller.
+   */
+  size_t size;
+  /**
+   * It was spawned.
+   */
+  uint64_t spawned_ns;
+  /**
+   * Its first slice began.
+   */
+  uint64_t started_ns;
+  /**
+   * It ended.
+   */
+  uint64_t finished_ns;
+} bop_times_t;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Options with their defaults.
+ *
+ * Returns: the options.
+ * Ownership: the caller's, until `bop_runtime_new` or `bop_config_delete` takes them.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+struct bop_config_t *bop_config_new(void);
+
+/**
+ * Deletes options that no runtime was made from. NULL is fine.
+ *
+ * Ownership: takes `config`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or the caller's.
+ */
+void bop_config_delete(struct bop_config_t *config);
+
+/**
+ * Wasmtime's own options of the engine. NULL means its defaults, which is also the default here.
+ * Whatever they say, epoch interruption is on; and Wasm on a fiber has the fiber's stack, whatever
+ * `max_wasm_stack` says.
+ *
+ * Ownership: takes `wasm`, in any case.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or live; `wasm` is NULL or the caller's.
+ */
+void bop_config_wasm(struct bop_config_t *config, wasm_config_t *wasm);
+
+/**
+ * How many OS threads run fibers after `bop_runtime_start`. Default: one for each CPU that the
+ * process may use. At least 1, at most 1024.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or live.
+ */
+void bop_config_workers(struct bop_config_t *config, size_t workers);
+
+/**
+ * The time slice after which a guest is preempted if others wait, in nanoseconds. Default 1,000,000
+ * (1 ms), at least 50,000 (50 µs). 0 makes guests switch at *every* epoch check, whoever waits:
+ * slow, and good for finding bugs.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or live.
+ */
+void bop_config_quantum(struct bop_config_t *config, uint64_t nanoseconds);
+
+/**
+ * The size of a fiber's stack, in bytes, unless the spawn says otherwise. Default 1 MiB. It costs
+ * address space; memory only as far as it is used. Rounded up to a power of two.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or live.
+ */
+void bop_config_stack_size(struct bop_config_t *config, size_t bytes);
+
+/**
+ * The part of each stack that Wasm must leave to the host functions it calls, in bytes. Default
+ * 64 KiB. Wasm that would go further traps; a host function that goes further than this on top of
+ * such Wasm runs into the guard, which is reported with the fiber's name, and aborts the process.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or live.
+ */
+void bop_config_host_stack(struct bop_config_t *config, size_t bytes);
+
+/**
+ * How many fibers may live at a time; a spawn that would make more fails. Default: no limit.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or live.
+ */
+void bop_config_max_fibers(struct bop_config_t *config, size_t fibers);
+
+/**
+ * How long `bop_runtime_delete` waits for the fibers that it has cancelled, in nanoseconds.
+ * Default 5 s.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or live.
+ */
+void bop_config_shutdown_timeout(struct bop_config_t *config, uint64_t nanoseconds);
+
+/**
+ * How the guards below stacks are made. Default `BOP_GUARD_AUTO`.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or live.
+ */
+void bop_config_guard(struct bop_config_t *config, enum bop_guard_t guard);
+
+/**
+ * Whether to note when each fiber is spawned, first run and ended, for `bop_fiber_times`. Default
+ * false: it costs three looks at the clock for each fiber.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or live.
+ */
+void bop_config_timing(struct bop_config_t *config, bool timing);
+
+/**
+ * Waits for the end of a fiber. Any number may wait for the same one, and one may ask again.
+ *
+ * Returns: `BOP_OK` and the outcome in `*outcome` (which may be NULL). Else `*outcome` is left
+ * alone: `BOP_CANCELLED` if the calling fiber was cancelled; `BOP_NOT_ALLOWED` for a fiber that joins
+ * itself or, unless it has ended, a fiber of another runtime; `BOP_STORE_HAS_GC`; `BOP_INVALID`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: `fiber` is NULL or a live handle; `outcome` is NULL or writable.
+ */
+enum bop_status_t bop_fiber_join(struct bop_fiber_t *fiber,
+                                 enum bop_outcome_t *outcome);
+
+/**
+ * As `bop_fiber_join`, but waits no longer than until `deadline` (see `bop_now`).
+ *
+ * Returns: as `bop_fiber_join`, and `BOP_TIMEOUT`. A fiber that has ended is `BOP_OK` whatever the
+ * deadline.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: As for `bop_fiber_join`.
+ */
+enum bop_status_t bop_fiber_join_until(struct bop_fiber_t *fiber,
+                                       uint64_t deadline,
+                                       enum bop_outcome_t *outcome);
+
+/**
+ * Copies the results of a fiber that returned: as many as its function has. May be called again.
+ *
+ * Returns: NULL, or an error: not ended, ended otherwise, another number of results.
+ * Ownership: the values are the caller's (`wasmtime_val_unroot`, for references).
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or a live handle; `results` has room for `nresults` values, or is NULL.
+ */
+wasmtime_error_t *bop_fiber_results(const struct bop_fiber_t *fiber,
+                                    wasmtime_val_t *results,
+                                    size_t nresults);
+
+/**
+ * The code that the guest passed to WASI's `proc_exit`.
+ *
+ * Returns: the code if the outcome is `BOP_OUTCOME_EXITED`, else 0.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or a live handle.
+ */
+int32_t bop_fiber_exit_code(const struct bop_fiber_t *fiber);
+
+/**
+ * Takes the trap that ended a fiber: its message, its code, its backtrace. Of several takers the
+ * first gets it.
+ *
+ * Returns: the trap, or NULL if there is none (any more, or yet).
+ * Ownership: the caller's (`wasm_trap_delete`).
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or a live handle.
+ */
+wasm_trap_t *bop_fiber_take_trap(struct bop_fiber_t *fiber);
+
+/**
+ * Cancels a fiber, for good. If it waits, its call returns `BOP_CANCELLED`, and so does each further
+ * one; if it runs Wasm, that traps at its next epoch check; if it has not begun, it ends without
+ * running. A host function must return by itself.
+ *
+ * Returns: `BOP_OK`, `BOP_FINISHED`, `BOP_INVALID`.
+ * Context: any thread or fiber; a fiber may cancel itself.
+ * Switches: never. It does not wait for the end.
+ * Requires: `fiber` is NULL or a live handle.
+ */
+enum bop_status_t bop_fiber_cancel(struct bop_fiber_t *fiber);
+
+/**
+ * Gives a fiber the permit that `bop_park` consumes. If it is parked it wakes; else its next
+ * `bop_park` returns at once. A fiber has one permit at the most.
+ *
+ * Returns: `BOP_OK`, `BOP_FINISHED`, `BOP_INVALID`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or a live handle.
+ */
+enum bop_status_t bop_fiber_unpark(struct bop_fiber_t *fiber);
+
+/**
+ * What a fiber is doing; true only for the moment, except that a fiber that has finished stays so.
+ *
+ * Returns: the state; `BOP_STATE_FINISHED` for NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or a live handle.
+ */
+enum bop_state_t bop_fiber_state(const struct bop_fiber_t *fiber);
+
+/**
+ * A number that no other fiber of the runtime has had.
+ *
+ * Returns: the number; 0 for NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or a live handle.
+ */
+uint64_t bop_fiber_id(const struct bop_fiber_t *fiber);
+
+/**
+ * Copies a fiber's name into `buffer`, of `size` bytes, with a 0 at the end; what does not fit is cut.
+ *
+ * Returns: the length of the whole name in bytes, without the 0; 0 for no name or NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or a live handle; `buffer` is NULL or has `size` bytes.
+ */
+size_t bop_fiber_name(const struct bop_fiber_t *fiber,
+                      char *buffer,
+                      size_t size);
+
+/**
+ * A second handle on a fiber.
+ *
+ * Returns: the handle; NULL for NULL.
+ * Ownership: the caller's, until `bop_fiber_detach`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or a live handle.
+ */
+struct bop_fiber_t *bop_fiber_clone(const struct bop_fiber_t *fiber);
+
+/**
+ * Lets go of a handle. The fiber goes on. NULL is fine.
+ *
+ * Ownership: takes the handle.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or the caller's handle.
+ */
+void bop_fiber_detach(struct bop_fiber_t *fiber);
+
+/**
+ * Prepares the calling thread for Wasm: signal stack, trap handling. Wasmtime does it at the first
+ * call; a thread that resumes a coroutine in the middle of one must have done it before. Again is
+ * harmless.
+ *
+ * Returns: NULL, or an error if this build of Wasmtime is not as BOP knows it.
+ * Context: any thread, outside fibers.
+ * Switches: never.
+ */
+wasmtime_error_t *wasmtime_store_tls_init(void);
+
+/**
+ * The pointer to the youngest activation of Wasm on this thread.
+ *
+ * Returns: the pointer; NULL if no Wasm is on this stack.
+ * Context: any thread, outside fibers.
+ * Switches: never.
+ */
+void *wasmtime_tls_get(void);
+
+/**
+ * Sets the pointer that `wasmtime_tls_get` returns: with the value that it had when the stack that
+ * runs next was left. This is enough if no two coroutines share a store.
+ *
+ * Context: any thread, outside fibers.
+ * Switches: never.
+ * Requires: `pointer` is NULL or what `wasmtime_tls_get` gave on the stack that runs next.
+ */
+void wasmtime_tls_set(void *pointer);
+
+/**
+ * Prepares an activation for a coroutine that has not begun, with the stack of `size` bytes at
+ * `stack` (its lowest address). Wasm leaves the lowest `host_stack` bytes to the host functions that
+ * it calls; it traps before it goes there.
+ *
+ * Returns: NULL, or an error: a NULL, a stack that can't be right.
+ * Ownership: the activation needs no clean-up.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `activation` is NULL or writable.
+ */
+wasmtime_error_t *bop_activation_init(struct bop_activation_t *activation,
+                                      void *stack,
+                                      size_t size,
+                                      size_t host_stack);
+
+/**
+ * Call this right before switching to a coroutine that uses the store: puts the coroutine's
+ * activation in place of the thread's and the store's.
+ *
+ * Returns: NULL, or an error for a NULL.
+ * Context: the thread that is about to resume the coroutine; nobody else uses the store.
+ * Switches: never.
+ * Requires: `context` is NULL or live; `activation` is NULL or was initialised, and is this coroutine's.
+ */
+wasmtime_error_t *bop_activation_restore(wasmtime_context_t *context,
+                                         struct bop_activation_t *activation);
+
+/**
+ * Call this right after a coroutine has switched back: keeps its activation, and puts that of the
+ * thread and the store back. On the thread that called `bop_activation_restore`.
+ *
+ * Returns: NULL, or an error: a NULL, no `bop_activation_restore` before.
+ * Context: the thread that has resumed the coroutine.
+ * Switches: never.
+ * Requires: As for `bop_activation_restore`.
+ */
+wasmtime_error_t *bop_activation_save(wasmtime_context_t *context,
+                                      struct bop_activation_t *activation);
+
+/**
+ * Gives up the turn. Others that are ready run first.
+ *
+ * Returns: `BOP_OK` (also on a plain thread, where it does nothing); `BOP_CANCELLED`;
+ * `BOP_STORE_HAS_GC`.
+ * Context: any thread or fiber.
+ * Switches: suspends the calling fiber.
+ */
+enum bop_status_t bop_yield(void);
+
+/**
+ * Sleeps for so many nanoseconds.
+ *
+ * Returns: `BOP_OK`, never early; `BOP_CANCELLED`; `BOP_NOT_ALLOWED`; `BOP_STORE_HAS_GC`.
+ * Context: any thread or fiber.
+ * Switches: suspends the calling fiber; blocks a plain thread.
+ */
+enum bop_status_t bop_sleep(uint64_t nanoseconds);
+
+/**
+ * Sleeps until `deadline` (see `bop_now`).
+ *
+ * Returns: as `bop_sleep`.
+ * Context: any thread or fiber.
+ * Switches: suspends the calling fiber; blocks a plain thread.
+ */
+enum bop_status_t bop_sleep_until(uint64_t deadline);
+
+/**
+ * Waits for the permit that `bop_fiber_unpark` gives, and consumes it. Returns at once if it is
+ * there.
+ *
+ * Returns: `BOP_OK`, never without a permit; `BOP_CANCELLED`; `BOP_NOT_FIBER`; `BOP_STORE_HAS_GC`.
+ * Context: fibers only.
+ * Switches: may suspend the calling fiber.
+ */
+enum bop_status_t bop_park(void);
+
+/**
+ * As `bop_park`, but waits no longer than until `deadline` (see `bop_now`).
+ *
+ * Returns: as `bop_park`, and `BOP_TIMEOUT`. A permit that is there is `BOP_OK` whatever the
+ * deadline.
+ * Context: fibers only.
+ * Switches: may suspend the calling fiber.
+ */
+enum bop_status_t bop_park_until(uint64_t deadline);
+
+/**
+ * The calling fiber.
+ *
+ * Returns: a new handle; NULL if no fiber calls.
+ * Ownership: the caller's, until `bop_fiber_detach`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+struct bop_fiber_t *bop_current(void);
+
+/**
+ * Was the calling fiber cancelled? For long computations of the host, which nobody preempts.
+ *
+ * Returns: whether it was; false on a plain thread.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+bool bop_cancelled(void);
+
+/**
+ * The clock of all deadlines: `CLOCK_MONOTONIC`.
+ *
+ * Returns: the time in nanoseconds.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+uint64_t bop_now(void);
+
+/**
+ * The version of this library, as `major.minor.patch`.
+ *
+ * Returns: a string that lives for ever.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+const char *bop_version(void);
+
+/**
+ * What a status means, in a few words.
+ *
+ * Returns: a string that lives for ever; "unknown" for a number that is no status.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+const char *bop_status_name(enum bop_status_t status);
+
+/**
+ * What an outcome means, in a word.
+ *
+ * Returns: a string that lives for ever; "unknown" for a number that is no outcome.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+const char *bop_outcome_name(enum bop_outcome_t outcome);
+
+/**
+ * What a state means, in a word.
+ *
+ * Returns: a string that lives for ever; "unknown" for a number that is no state.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+const char *bop_state_name(enum bop_state_t state);
+
+/**
+ * Makes a runtime from options; NULL means the defaults. It has no threads until
+ * `bop_runtime_start` or `bop_run`.
+ *
+ * Returns: NULL and the runtime in `*out`, or an error that names the option that can't be right;
+ * `*out` is left alone then.
+ * Ownership: takes `config`, in any case. The runtime is the caller's, until `bop_runtime_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or the caller's; `out` is NULL or writable.
+ */
+wasmtime_error_t *bop_runtime_new(struct bop_config_t *config, struct bop_runtime_t **out);
+
+/**
+ * The runtime's engine: what modules must be compiled for, and stores made with.
+ *
+ * Returns: the engine; NULL if `runtime` is NULL.
+ * Ownership: the runtime's. A `wasmtime_engine_clone` may outlive it.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `runtime` is NULL or live.
+ */
+wasm_engine_t *bop_runtime_engine(const struct bop_runtime_t *runtime);
+
+/**
+ * Starts the workers: so many background threads run fibers from now on.
+ *
+ * Returns: NULL, or an error: started before, shut down, no thread to be had.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `runtime` is NULL or live.
+ */
+wasmtime_error_t *bop_runtime_start(struct bop_runtime_t *runtime);
+
+/**
+ * Makes the calling thread a worker until no fiber is left. Needs no `bop_runtime_start`, and goes
+ * with it; several threads may call it at once.
+ *
+ * Returns: NULL, or an error: called from a fiber, shut down.
+ * Context: host threads only.
+ * Switches: never. It blocks the thread, which runs fibers meanwhile.
+ * Requires: `runtime` is NULL or live, and stays so until the call returns.
+ */
+wasmtime_error_t *bop_run(struct bop_runtime_t *runtime);
+
+/**
+ * Ends a runtime: refuses further fibers, cancels those that live, waits for their end, then stops
+ * all threads. Fibers that were never begun end as cancelled without running. Afterwards it can only be
+ * looked at and deleted.
+ *
+ * Returns: NULL, or an error that names the fibers that did not end within `timeout_ns`
+ * nanoseconds. They stay cancelled; call it again to go on waiting.
+ * Context: host threads only.
+ * Switches: never. It blocks the thread.
+ * Requires: `runtime` is NULL or live.
+ */
+wasmtime_error_t *bop_runtime_shutdown(struct bop_runtime_t *runtime,
+                                       uint64_t timeout_ns);
+
+/**
+ * Shuts a runtime down, with the time of `bop_config_shutdown_timeout`, and deletes it. Handles of
+ * its fibers and stores stay valid. NULL is fine.
+ *
+ * Returns: NULL, or an error as from `bop_runtime_shutdown`; then the runtime is not deleted.
+ * Ownership: takes `runtime` if it returns NULL.
+ * Context: host threads only.
+ * Switches: never. It blocks the thread.
+ * Requires: `runtime` is NULL, or the caller's and not in use by another thread.
+ */
+wasmtime_error_t *bop_runtime_delete(struct bop_runtime_t *runtime);
+
+/**
+ * Options with their defaults: no name, the runtime's stack size.
+ *
+ * Returns: the options.
+ * Ownership: the caller's, until `bop_spawn_options_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+struct bop_spawn_options_t *bop_spawn_options_new(void);
+
+/**
+ * Deletes options. NULL is fine.
+ *
+ * Ownership: takes `options`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or the caller's.
+ */
+void bop_spawn_options_delete(struct bop_spawn_options_t *options);
+
+/**
+ * The fiber's name, `len` bytes of UTF-8, for messages and `bop_fiber_name`.
+ *
+ * Ownership: copied.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live; `name` is NULL or has `len` bytes.
+ */
+void bop_spawn_options_name(struct bop_spawn_options_t *options, const char *name, size_t len);
+
+/**
+ * The size of the fiber's stack in bytes, 0 for the runtime's. A spawn fails if it is not more than
+ * the part that is reserved for host functions.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_spawn_options_stack_size(struct bop_spawn_options_t *options, size_t bytes);
+
+/**
+ * Spawns a fiber that calls `func` in a store, beside any others of that store. `args` must fit the
+ * function's type.
+ *
+ * Returns: NULL and a handle in `*out` (`out` may be NULL: the fiber is detached); or an error, and
+ * `*out` is left alone: wrong arguments, a function of another store, a store with a heap of
+ * garbage-collected objects and a live fiber, too many fibers, a stack too small, no memory, shut down.
+ * Ownership: `args` are copied. The handle is the caller's, until `bop_fiber_detach`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: Pointers are NULL or live; `args` has `nargs` values, each of which holds what its kind says.
+ */
+wasmtime_error_t *bop_spawn(struct bop_store_t *store,
+                            const wasmtime_func_t *func,
+                            const wasmtime_val_t *args,
+                            size_t nargs,
+                            const struct bop_spawn_options_t *options,
+                            struct bop_fiber_t **out);
+
+/**
+ * Spawns a fiber that calls a function of the host. `docs/host-code.md` says what such a function
+ * must mind.
+ *
+ * Returns: NULL and a handle in `*out` (`out` may be NULL: the fiber is detached); or an error, and
+ * `*out` is left alone: too many fibers, a stack too small, no memory, shut down.
+ * Ownership: `finalizer`, if there is one, is called with `env` exactly once: on the fiber after the
+ * function has returned, or when the fiber was cancelled before it began; on the caller's thread if
+ * this fails. The handle is the caller's, until `bop_fiber_detach`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: Pointers are NULL or live; `function` and `finalizer` may be called on any thread.
+ */
+wasmtime_error_t *bop_spawn_host(struct bop_runtime_t *runtime,
+                                 bop_host_fn_t function,
+                                 void *env,
+                                 bop_finalizer_t finalizer,
+                                 const struct bop_spawn_options_t *options,
+                                 struct bop_fiber_t **out);
+
+/**
+ * Spawns a fiber that makes a store, instantiates a module in it, calls one of its exports (`name`,
+ * of `len` bytes), and deletes the store again. All of it, start function included, happens on the
+ * fiber.
+ *
+ * Returns: NULL and a handle in `*out` (`out` may be NULL: the fiber is detached); or an error, and
+ * `*out` is left alone: no such function, wrong arguments, another engine's module, too many fibers, a
+ * stack too small, no memory, shut down. If the set-up or the instantiation fails, the fiber's
+ * outcome says so.
+ * Ownership: `pre` is copied, as are `name` and `args`. `setup` may be NULL. `finalizer` is called
+ * with `env` exactly once, as in `bop_spawn_host`. The handle is the caller's, until
+ * `bop_fiber_detach`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: Pointers are NULL or live; `name` has `len` bytes; `args` has `nargs` values, each of which holds what
+ * its kind says; `setup` and `finalizer` may be called on any thread.
+ */
+wasmtime_error_t *bop_spawn_instance(struct bop_runtime_t *runtime,
+                                     const wasmtime_instance_pre_t *pre,
+                                     const char *name,
+                                     size_t len,
+                                     const wasmtime_val_t *args,
+                                     size_t nargs,
+                                     bop_setup_fn_t setup,
+                                     void *env,
+                                     bop_finalizer_t finalizer,
+                                     const struct bop_spawn_options_t *options,
+                                     struct bop_fiber_t **out);
+
+/**
+ * Fills in `*stats`, as far as its `size` says that it reaches. Does nothing if either is NULL.
+ *
+ * Context: any thread or fiber. The numbers are a moment old, each for itself.
+ * Switches: never.
+ * Requires: `runtime` is NULL or live; `stats` is NULL, or as large as it says.
+ */
+void bop_runtime_stats(const struct bop_runtime_t *runtime, struct bop_stats_t *stats);
+
+/**
+ * Fills in `*stats` for one worker. The workers of `bop_runtime_start` and of `bop_run` share one
+ * numbering, from 0 up, in the order in which they came.
+ *
+ * Returns: whether there is such a worker, and neither pointer is NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: As for `bop_runtime_stats`.
+ */
+bool bop_runtime_worker_stats(const struct bop_runtime_t *runtime,
+                              size_t worker,
+                              struct bop_worker_stats_t *stats);
+
+/**
+ * Fills in `*times`. The runtime must have been made with `bop_config_timing`.
+ *
+ * Returns: whether it was, and neither pointer is NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or a live handle; `times` is NULL, or as large as it says.
+ */
+bool bop_fiber_times(const struct bop_fiber_t *fiber, struct bop_times_t *times);
+
+/**
+ * Hands a store to a runtime, with all that is in it; `wasmtime_store_t`'s functions may not be used
+ * on it any more. The runtime sets the store's epoch callback and deadline.
+ *
+ * Returns: NULL and the handle in `*out`, or an error: made with another engine, a NULL.
+ * Ownership: takes `store`, in any case; an error deletes it. The handle is the caller's, until
+ * `bop_store_delete`.
+ * Context: any thread or fiber, but the store must not be in use.
+ * Switches: never.
+ * Requires: `runtime` is NULL or live; `store` is NULL or the caller's; `out` is NULL or writable.
+ */
+wasmtime_error_t *bop_store_new(struct bop_runtime_t *runtime,
+                                wasmtime_store_t *store,
+                                struct bop_store_t **out);
+
+/**
+ * Lets go of a store. It is deleted when its last fiber has ended, which may be on a worker: the
+ * finalizers of the store's data and functions must not make calls that block. A thread that has
+ * entered it exits. NULL is fine.
+ *
+ * Ownership: takes the handle.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `store` is NULL or the caller's.
+ */
+void bop_store_delete(struct bop_store_t *store);
+
+/**
+ * Waits for the store's fibers to be between two turns, and keeps them from running until
+ * `bop_store_exit`: meanwhile the calling thread may use the store as it likes, calls of Wasm
+ * included (they run on the thread's own stack, and are not preempted). Comes at the end of the present
+ * time slice at the latest, unless a host function holds on to it.
+ *
+ * Returns: NULL and Wasmtime's context in `*out`, valid until the exit; or an error: called from a
+ * fiber, entered already by this thread, a store with live fibers and a heap of garbage-collected objects.
+ * Ownership: the context is the store's.
+ * Context: host threads only.
+ * Switches: never. It blocks the thread.
+ * Requires: `store` is NULL or live; `out` is NULL or writable.
+ */
+wasmtime_error_t *bop_store_enter(struct bop_store_t *store,
+                                  wasmtime_context_t **out);
+
+/**
+ * Lets the store's fibers run again.
+ *
+ * Returns: NULL, or an error if the calling thread has not entered.
+ * Context: the host thread that entered.
+ * Switches: never.
+ * Requires: `store` is NULL or live.
+ */
+wasmtime_error_t *bop_store_exit(struct bop_store_t *store);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* BOP_H */

@@ -1,0 +1,137 @@
+//! Stores that were handed to a runtime.
+
+use std::sync::Arc;
+
+use wasmtime::AsContextMut;
+use wasmtime_c_api::{wasmtime_error_t, wasmtime_store_t};
+
+use super::{bop_runtime_t, call, fallible, get, get_mut, take};
+use crate::runtime::on_worker;
+use crate::wasm::bridge::{context_of, wasmtime_context_t};
+use crate::wasm::strand::Strand;
+
+/// A Wasmtime store that a runtime looks after. Its fibers take turns, and never run at once. Any
+/// thread may use the handle.
+pub struct bop_store_t(pub(super) Arc<Strand>);
+
+impl Drop for bop_store_t {
+    fn drop(&mut self) {
+        if self.0.doors.held_here() {
+            self.0.exit();
+        }
+        self.0.remove_user(true);
+    }
+}
+
+/// Hands a store to a runtime, with all that is in it; `wasmtime_store_t`'s functions may not be used
+/// on it any more. The runtime sets the store's epoch callback and deadline.
+///
+/// Returns: NULL and the handle in `*out`, or an error: made with another engine, a NULL.
+/// Ownership: takes `store`, in any case; an error deletes it. The handle is the caller's, until
+/// `bop_store_delete`.
+/// Context: any thread or fiber, but the store must not be in use.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `runtime` is NULL or live; `store` is NULL or the caller's; `out` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_new(
+    runtime: *mut bop_runtime_t,
+    store: *mut wasmtime_store_t,
+    out: *mut *mut bop_store_t,
+) -> *mut wasmtime_error_t {
+    fallible(|| {
+        // SAFETY: per contract.
+        let own = unsafe { take(store) };
+        // SAFETY: per contract.
+        let (runtime, out) = unsafe { (get(runtime, "runtime")?, get_mut(out, "out")?) };
+        let strand = runtime.0.store(own.ok_or("store is NULL")?)?;
+        *out = Box::into_raw(Box::new(bop_store_t(strand)));
+        Ok(())
+    })
+}
+
+/// Lets go of a store. It is deleted when its last fiber has ended, which may be on a worker: the
+/// finalizers of the store's data and functions must not make calls that block. A thread that has
+/// entered it exits. NULL is fine.
+///
+/// Ownership: takes the handle.
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `store` is NULL or the caller's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_delete(store: *mut bop_store_t) {
+    // SAFETY: per contract.
+    call((), || drop(unsafe { take(store) }));
+}
+
+/// Waits for the store's fibers to be between two turns, and keeps them from running until
+/// `bop_store_exit`: meanwhile the calling thread may use the store as it likes, calls of Wasm
+/// included (they run on the thread's own stack, and are not preempted). Comes at the end of the present
+/// time slice at the latest, unless a host function holds on to it.
+///
+/// Returns: NULL and Wasmtime's context in `*out`, valid until the exit; or an error: called from a
+/// fiber, entered already by this thread, a store with live fibers and a heap of garbage-collected objects.
+/// Ownership: the context is the store's.
+/// Context: host threads only.
+/// Switches: never. It blocks the thread.
+///
+/// # Safety
+///
+/// `store` is NULL or live; `out` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_enter(
+    store: *mut bop_store_t,
+    out: *mut *mut wasmtime_context_t,
+) -> *mut wasmtime_error_t {
+    fallible(|| {
+        // SAFETY: per contract.
+        let (store, out) = unsafe { (get(store, "store")?, get_mut(out, "out")?) };
+        let strand = &store.0;
+        if on_worker() {
+            return Err("called from a fiber: fibers use the context that their host functions get".into());
+        }
+        if strand.doors.held_here() {
+            return Err("this thread has entered the store already".into());
+        }
+        strand.enter();
+        if strand.fibers() > 0 && strand.has_gc_heap() {
+            strand.exit();
+            return Err("the store has live fibers and a GC heap: a collection would not see what \
+                        suspended fibers refer to"
+                .into());
+        }
+        // SAFETY: this thread owns the strand until it exits.
+        *out = context_of(unsafe { strand.store() }.as_context_mut());
+        Ok(())
+    })
+}
+
+/// Lets the store's fibers run again.
+///
+/// Returns: NULL, or an error if the calling thread has not entered.
+/// Context: the host thread that entered.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `store` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_exit(store: *mut bop_store_t) -> *mut wasmtime_error_t {
+    fallible(|| {
+        // SAFETY: per contract.
+        let store = unsafe { get(store, "store")? };
+        if on_worker() {
+            return Err("called from a fiber, which can't have entered".into());
+        }
+        if !store.0.doors.held_here() {
+            return Err("this thread has not entered the store".into());
+        }
+        store.0.exit();
+        Ok(())
+    })
+}

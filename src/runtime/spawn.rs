@@ -1,0 +1,154 @@
+//! Spawning: the checks, the stack, the start.
+
+use std::sync::Arc;
+
+use wasmtime::{Engine, Func, FuncType, InstancePre};
+use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t, wasmtime_val_t, wasmtime_val_union};
+
+use super::Runtime;
+use crate::wasm::fiber::{Body, End, Fiber, Outcome};
+use crate::wasm::guest::{self, Env, Instance, Setup};
+use crate::wasm::shared::Shared;
+use crate::wasm::strand::Strand;
+use crate::wasm::bridge;
+
+/// Options of a spawn.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub name: String,
+    /// `None`: the runtime's.
+    pub stack_size: Option<usize>,
+}
+
+/// What C calls a `bop_host_fn_t`.
+pub type HostFn = unsafe extern "C" fn(env: *mut std::ffi::c_void) -> i64;
+
+fn start(strand: Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fiber>, String> {
+    let shared: Arc<Shared> = Arc::clone(&strand.shared);
+    let size = options.stack_size.unwrap_or(shared.limits.stack_size);
+    shared.limits.check_stack(size)?;
+    if !shared.live.enter(shared.limits.max_fibers) {
+        return Err(format!("the limit of {} fibers is reached", shared.limits.max_fibers));
+    }
+    strand.add_fiber();
+    let fiber = shared
+        .pool
+        .get(size)
+        .map_err(|e| format!("no memory for a fiber's stack of {size} bytes: {e}"))
+        .map(|stack| Fiber::new(Arc::clone(&strand), &options.name, stack, body))
+        .and_then(|fiber| match shared.live.list(&fiber) {
+            true => Ok(fiber),
+            false => {
+                fiber.discard();
+                Err("the runtime is shut down".into())
+            }
+        });
+    match fiber {
+        Ok(fiber) => {
+            Arc::clone(&fiber).start();
+            Ok(fiber)
+        }
+        Err(e) => {
+            strand.remove_user(false);
+            if shared.live.leave() {
+                shared.scheduler.wake_all();
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Runs `func` in the strand's store.
+///
+/// # Safety
+///
+/// `func` is readable, and a function (of any store that lives) or C's null function; each
+/// argument's union holds what its kind says.
+pub unsafe fn call(
+    strand: &Arc<Strand>,
+    func: *const Func,
+    args: &[wasmtime_val_t],
+    options: &Options,
+) -> Result<Arc<Fiber>, String> {
+    // SAFETY: per contract.
+    match unsafe { bridge::store_of(func) } {
+        0 => return Err("func is the null function".into()),
+        id if id != strand.store_id => return Err("func belongs to another store".into()),
+        _ => {}
+    }
+    // SAFETY: it is no null function.
+    let func = unsafe { *func };
+    // SAFETY: the handle that the caller holds keeps the store. `ty` reads the store's number and
+    // its engine, neither of which ever changes, although a worker may be using the store: this is
+    // a shared borrow beside its exclusive one, which Wasmtime gives no way around.
+    let ty = func.ty(unsafe { strand.store() });
+    // SAFETY: per contract.
+    let args = unsafe { guest::copy_args(&ty, args, strand.store_id)? };
+    if strand.fibers() > 0 && strand.has_gc_heap() {
+        return Err("the store has a GC heap, which allows one fiber at a time: a collection would \
+                    not see what a suspended one refers to"
+            .into());
+    }
+    start(Arc::clone(strand), guest::call(func, args, ty.results().len()), options)
+}
+
+impl Runtime {
+    /// Hands a store to this runtime.
+    pub fn store(&self, mut own: Box<wasmtime_store_t>) -> Result<Arc<Strand>, String> {
+        if !Engine::same(bridge::store(&mut own).engine(), &self.shared.engine) {
+            return Err("the store was made with another engine".into());
+        }
+        Ok(Strand::with_store(Arc::clone(&self.shared), own))
+    }
+
+    /// Runs a function of the host.
+    pub fn host(&self, call: HostFn, env: Env, options: &Options) -> Result<Arc<Fiber>, String> {
+        let body = Box::new(move |fiber: &Fiber| {
+            let env = env;
+            if fiber.cancelled() {
+                return End::plain(Outcome::Cancelled);
+            }
+            // SAFETY: the host gave both for this call.
+            let i64 = unsafe { call(env.data) };
+            let kind = wasmtime_c_api::WASMTIME_I64;
+            End::returned(Box::new([wasmtime_val_t { kind, of: wasmtime_val_union { i64 } }]))
+        });
+        start(Strand::single(Arc::clone(&self.shared)), body, options)
+    }
+
+    /// Runs an export of a new instance in a store of its own.
+    ///
+    /// # Safety
+    ///
+    /// Each argument's union holds what its kind says.
+    pub unsafe fn instance(
+        &self,
+        pre: &InstancePre<WasmtimeStoreData>,
+        export: &str,
+        args: &[wasmtime_val_t],
+        setup: Option<Setup>,
+        env: Env,
+        options: &Options,
+    ) -> Result<Arc<Fiber>, String> {
+        if !Engine::same(pre.module().engine(), &self.shared.engine) {
+            return Err("the module was compiled for another engine".into());
+        }
+        let Some(found) = pre.module().get_export(export) else {
+            return Err(format!("the module has no export {export:?}"));
+        };
+        let Some(ty): Option<FuncType> = found.func().cloned() else {
+            return Err(format!("the export {export:?} is not a function"));
+        };
+        // SAFETY: per contract.
+        let args = unsafe { guest::copy_args(&ty, args, 0)? };
+        let plan = Instance {
+            pre: pre.clone(),
+            export: export.into(),
+            args,
+            results: ty.results().len(),
+            setup,
+            env,
+        };
+        start(Strand::single(Arc::clone(&self.shared)), guest::instance(plan), options)
+    }
+}

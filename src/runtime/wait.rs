@@ -1,0 +1,200 @@
+//! The calls that may suspend the calling fiber; on a plain thread they block the thread.
+//!
+//! Each waits in a loop for a condition of its own: a wake-up may be left over from an earlier wait.
+//! Nothing here keeps anything of the thread across a suspension.
+
+use std::sync::Arc;
+
+use crate::fiber::state::Signal;
+use crate::fiber::switch::Suspend;
+use crate::sched::timers::{Expire, Key};
+use crate::sys::clock;
+use crate::wasm::fiber::{Event, Fiber, Wake, current};
+
+use super::on_worker;
+
+/// What a call inside a fiber returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Ok,
+    Timeout,
+    Cancelled,
+    NotFiber,
+    NotAllowed,
+    StoreHasGc,
+}
+
+fn status(fiber: &Fiber) -> Status {
+    if fiber.cancelled() { Status::Cancelled } else { Status::Ok }
+}
+
+fn may_suspend(fiber: &Fiber) -> Result<(), Status> {
+    if fiber.strand.may_suspend() { Ok(()) } else { Err(Status::StoreHasGc) }
+}
+
+/// One more reference to the fiber that calls.
+fn reference(fiber: &Fiber) -> Arc<Fiber> {
+    // SAFETY: every fiber is in an `Arc`, and one that runs is alive.
+    unsafe {
+        Arc::increment_strong_count(fiber);
+        Arc::from_raw(fiber)
+    }
+}
+
+/// A timer of the running fiber, removed when dropped.
+struct Timer<'a> {
+    fiber: &'a Fiber,
+    key: Option<Key>,
+    deadline: Option<u64>,
+}
+
+impl<'a> Timer<'a> {
+    fn new(fiber: &'a Fiber, deadline: Option<u64>) -> Timer<'a> {
+        let scheduler = &fiber.shared().scheduler;
+        let key = deadline.map(|deadline| {
+            let (key, first) = scheduler.timers.add(deadline, reference(fiber) as Arc<dyn Expire>);
+            if first {
+                scheduler.ticker().kick();
+            }
+            key
+        });
+        Timer { fiber, key, deadline }
+    }
+
+    fn is_due(&self) -> bool {
+        self.deadline.is_some_and(|deadline| clock::now() >= deadline)
+    }
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.fiber.shared().scheduler.timers.remove(key);
+        }
+    }
+}
+
+/// Waits until something signals the fiber. `permit`: an unpark counts.
+fn suspend(fiber: &Fiber, permit: bool) {
+    fiber.word.interest(permit);
+    fiber.suspend(Suspend::Park);
+    fiber.word.take(Signal::Wake);
+}
+
+/// Gives up the turn.
+pub fn yield_now() -> Status {
+    let Some(fiber) = current() else { return Status::Ok };
+    if let Err(status) = may_suspend(fiber) {
+        return status;
+    }
+    fiber.suspend(Suspend::Yield);
+    status(fiber)
+}
+
+/// Sleeps until `deadline`.
+pub fn sleep_until(deadline: u64) -> Status {
+    let Some(fiber) = current() else {
+        if on_worker() {
+            return Status::NotAllowed;
+        }
+        clock::sleep_until(deadline);
+        return Status::Ok;
+    };
+    if fiber.cancelled() {
+        return Status::Cancelled;
+    }
+    if clock::now() >= deadline {
+        return yield_now();
+    }
+    if let Err(status) = may_suspend(fiber) {
+        return status;
+    }
+    let timer = Timer::new(fiber, Some(deadline));
+    loop {
+        suspend(fiber, false);
+        if fiber.cancelled() {
+            return Status::Cancelled;
+        }
+        if timer.is_due() {
+            return Status::Ok;
+        }
+    }
+}
+
+/// Waits for a permit, and consumes it.
+pub fn park_until(deadline: Option<u64>) -> Status {
+    let Some(fiber) = current() else { return Status::NotFiber };
+    let ready = |timer: Option<&Timer>| {
+        if fiber.cancelled() {
+            return Some(Status::Cancelled);
+        }
+        if fiber.word.take(Signal::Permit) {
+            return Some(Status::Ok);
+        }
+        let due = match timer {
+            Some(timer) => timer.is_due(),
+            None => deadline.is_some_and(|deadline| clock::now() >= deadline),
+        };
+        due.then_some(Status::Timeout)
+    };
+    if let Some(status) = ready(None) {
+        return status;
+    }
+    if let Err(status) = may_suspend(fiber) {
+        return status;
+    }
+    let timer = Timer::new(fiber, deadline);
+    loop {
+        suspend(fiber, true);
+        if let Some(status) = ready(Some(&timer)) {
+            return status;
+        }
+    }
+}
+
+/// Waits for the end of `other`.
+pub fn join_until(other: &Arc<Fiber>, deadline: Option<u64>) -> Status {
+    if other.word.finished() {
+        return Status::Ok;
+    }
+    let Some(fiber) = current() else {
+        if on_worker() {
+            return Status::NotAllowed;
+        }
+        let event = Arc::new(Event::default());
+        let joiner: Arc<dyn Wake> = event.clone();
+        if other.add_joiner(Arc::clone(&joiner)) && !event.wait(deadline) {
+            other.remove_joiner(&joiner);
+            return Status::Timeout;
+        }
+        return Status::Ok;
+    };
+    if std::ptr::eq(fiber, Arc::as_ptr(other)) || !Arc::ptr_eq(fiber.shared(), other.shared()) {
+        return Status::NotAllowed;
+    }
+    if fiber.cancelled() {
+        return Status::Cancelled;
+    }
+    if let Err(status) = may_suspend(fiber) {
+        return status;
+    }
+    let joiner: Arc<dyn Wake> = reference(fiber);
+    if !other.add_joiner(Arc::clone(&joiner)) {
+        return Status::Ok;
+    }
+    let timer = Timer::new(fiber, deadline);
+    let status = loop {
+        if timer.is_due() {
+            break Status::Timeout;
+        }
+        suspend(fiber, false);
+        if other.word.finished() {
+            return Status::Ok;
+        }
+        if fiber.cancelled() {
+            break Status::Cancelled;
+        }
+    };
+    other.remove_joiner(&joiner);
+    status
+}

@@ -1,0 +1,279 @@
+//! Workers, run queues, stealing, idling, ticks and timers. Knows no Wasm and no fibers: it runs
+//! [`Runnable`]s. The only place that names crossbeam-deque.
+//!
+//! # The protocol
+//!
+//! What the queues hold are *strands*; each is in one queue at most, or being run by one worker
+//! (`mailbox` sees to that). A worker looks for work in this order:
+//!
+//! ```text
+//!   1. every 61st time: the injector            so that nothing there starves
+//!   2. its slot `next`: the strand just woken   its data is in the cache; 16 times in a row at most
+//!   3. its own deque, first in first out
+//!   4. the injector, half of it                 new work from outside, and preempted strands
+//!   5. another worker's deque, half of it; then another worker's slot
+//! ```
+//!
+//! A strand that yields goes to the end of its worker's deque; one that was preempted goes to the
+//! injector, so that all who hog are served in turn by all workers, whoever started them.
+//!
+//! # Why no wake-up is lost
+//!
+//! `Idle` counts workers that *search* and workers that *sleep*. Who makes work available
+//! ([`Scheduler::schedule`]) does: put it into a queue; `SeqCst` fence; read the counts; if nobody
+//! searches and somebody sleeps, wake one. Who finds nothing does: count itself from searching to
+//! sleeping; `SeqCst` fence; look into all queues once more; sleep. Of the two fences one comes
+//! first: if the producer's does, the sleeper's last look sees the work; if the sleeper's does,
+//! the producer reads the new counts and wakes it. A producer that sees a searcher leaves it to
+//! that one: it has its own last look still before it. Weaker orders do not do: both sides write
+//! one place and read another.
+//!
+//! A *yield* needs neither fence nor wake: it puts back a strand that was just taken out, so the
+//! queue is never longer than at a moment when all the above has already been done for it. The
+//! slot `next` is announced to nobody either, so that two fibers that wake each other stay on one
+//! worker; if its worker runs on for long, the ticker wakes a thief for it at the next tick.
+//!
+//! # Ticks
+//!
+//! The ticker thread makes preemption happen: while more fibers are active than workers are awake
+//! (`Load`), that is, while somebody waits for a turn, it counts up once a quantum and tells the
+//! runtime. It sleeps when there is nothing to do. Whatever makes new demand (a fiber becomes active,
+//! a worker falls asleep, comes or leaves) wakes it if it sleeps, by the same two fences.
+//!
+//! # Rejected
+//!
+//! * One queue for all: its lock or its cache line is what every switch would wait for.
+//! * `membarrier` instead of the producer's fence: saves 5 ns per wake-up, costs an interrupt of
+//!   every core per sleep; to be measured when wake-ups matter more than sleeps.
+//! * A tick whatever happens: 20,000 wake-ups a second at a quantum of 50 µs, for nobody.
+
+mod idle;
+mod load;
+pub mod mailbox;
+pub mod ticker;
+pub mod timers;
+mod worker;
+
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_deque::{Injector, Stealer};
+
+use idle::Idle;
+use load::Load;
+pub use load::Counters;
+pub use worker::Worker;
+
+/// What a turn of a [`Runnable`] left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing to run: whoever gives it something to do schedules it again.
+    Idle,
+    /// It gave up the rest of its turn.
+    Again,
+    /// It lost its turn.
+    Preempted,
+}
+
+/// What the run queues hold: a strand.
+pub trait Runnable: Send + Sync + Sized + 'static {
+    /// Runs one turn on the calling worker. Nothing else runs this strand meanwhile.
+    fn run(this: &Arc<Self>, worker: &Worker<Self>) -> Turn;
+}
+
+/// What all workers of a runtime share.
+pub struct Scheduler<R: Runnable> {
+    injector: Injector<Arc<R>>,
+    slots: Box<[Slot<R>]>,
+    /// One more than the highest slot that a thread has ever taken: how far thieves look.
+    reach: AtomicUsize,
+    /// Reasons to tick although nobody waits for a turn; see [`Scheduler::urge`].
+    urges: AtomicUsize,
+    idle: Idle,
+    load: Load,
+    ticker: ticker::Ticker,
+    /// Timers of sleeping fibers; the ticker thread fires them.
+    pub timers: timers::Timers,
+}
+
+/// The shared half of a worker.
+struct Slot<R> {
+    stealer: Stealer<Arc<R>>,
+    /// The private half of the queue, while no thread is this worker.
+    deque: Mutex<Option<crossbeam_deque::Worker<Arc<R>>>>,
+    /// The strand just woken; from `Arc::into_raw`, or null. Swapped, never peeked into.
+    next: AtomicPtr<R>,
+    counters: Counters,
+    /// Id of the CPU clock of the thread that is this worker, plus a "present" bit; see `worker`.
+    cpu_clock: AtomicU64,
+}
+
+impl<R: Runnable> Scheduler<R> {
+    /// A scheduler for at most `workers` threads at a time, whose ticks come every `quantum`
+    /// nanoseconds.
+    pub fn new(workers: usize, quantum: u64) -> Scheduler<R> {
+        let slot = || {
+            let deque = crossbeam_deque::Worker::new_fifo();
+            Slot {
+                stealer: deque.stealer(),
+                deque: Mutex::new(Some(deque)),
+                next: AtomicPtr::default(),
+                counters: Counters::default(),
+                cpu_clock: AtomicU64::new(0),
+            }
+        };
+        Scheduler {
+            injector: Injector::new(),
+            slots: (0..workers).map(|_| slot()).collect(),
+            reach: AtomicUsize::new(0),
+            urges: AtomicUsize::new(0),
+            idle: Idle::new(workers),
+            load: Load::default(),
+            ticker: ticker::Ticker::new(quantum),
+            timers: timers::Timers::default(),
+        }
+    }
+
+    /// Makes a strand run. From any thread; `fresh` says that it is new rather than woken.
+    pub fn schedule(&self, strand: Arc<R>, fresh: bool) {
+        match self.here() {
+            // SAFETY: `here` returned the worker of this very thread.
+            Some(worker) => unsafe { (*worker).push(strand, fresh) },
+            None => {
+                self.injector.push(strand);
+                self.announce();
+            }
+        }
+    }
+
+    /// One more fiber is active (`n` = 1), or one fewer (`n` = -1). Count up before the fiber can
+    /// run.
+    pub fn active(&self, n: i64) {
+        match self.here() {
+            // SAFETY: as in `schedule`.
+            Some(worker) => unsafe { (*worker).counters().add_active(n) },
+            None => self.load.add(n),
+        }
+        if n > 0 {
+            // Partner: the fence of the ticker before it looks at the load for the last time.
+            fence(Ordering::SeqCst);
+            self.ticker.demand();
+        }
+    }
+
+    /// Makes ticks come, whoever waits, until as many [`Scheduler::unurge`] have been called: a
+    /// running guest must look up, because it was cancelled or its store is wanted.
+    pub fn urge(&self) {
+        self.urges.fetch_add(1, Ordering::Relaxed);
+        // Partner: as in `active`.
+        fence(Ordering::SeqCst);
+        self.ticker.demand();
+    }
+
+    /// Takes an [`Scheduler::urge`] back.
+    pub fn unurge(&self) {
+        self.urges.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Does somebody wait for a turn, or for a guest to look up?
+    pub fn demand(&self) -> bool {
+        let (attached, awake) = self.idle.workers();
+        let waits = || self.load.active(self.counters()) > awake as i64;
+        attached > 0 && (self.urges.load(Ordering::Relaxed) > 0 || waits())
+    }
+
+    /// Wakes the ticker if there is demand that it may not know of: fewer workers are awake.
+    fn look_for_demand(&self) {
+        // Partner: as in `active`.
+        fence(Ordering::SeqCst);
+        if self.demand() {
+            self.ticker.demand();
+        }
+    }
+
+    /// The current tick.
+    #[inline]
+    pub fn tick(&self) -> u64 {
+        self.ticker.count()
+    }
+
+    /// The ticker, to run and to stop.
+    pub fn ticker(&self) -> &ticker::Ticker {
+        &self.ticker
+    }
+
+    /// Wakes all workers, so that each asks again whether to go on.
+    pub fn wake_all(&self) {
+        self.idle.wake_all();
+    }
+
+    /// What worker `index` has counted, and the CPU time in nanoseconds of the thread that it is.
+    pub fn worker_stats(&self, index: usize) -> Option<(&Counters, Option<u64>)> {
+        self.slots.get(index).map(|s| (&s.counters, worker::cpu_time(&s.cpu_clock)))
+    }
+
+    /// The counters of the worker that the calling thread is, if it is one of this scheduler. Not
+    /// to be kept across a suspension.
+    pub fn here_counters(&self) -> Option<&Counters> {
+        // SAFETY: as in `schedule`.
+        self.here().map(|worker| &self.slots[unsafe { (*worker).index() }].counters)
+    }
+
+    /// The counters of all workers.
+    pub fn counters(&self) -> impl Iterator<Item = &Counters> {
+        self.slots.iter().map(|s| &s.counters)
+    }
+
+    /// Wakes a sleeping worker if there is one and nobody searches. Call it after a push.
+    fn announce(&self) {
+        // Partner: the fence in `Worker::sleep`. See "Why no wake-up is lost".
+        fence(Ordering::SeqCst);
+        self.idle.wake_one();
+    }
+
+    /// The worker of this scheduler that the calling thread is, if it is one.
+    fn here(&self) -> Option<*const Worker<R>> {
+        let worker = crate::sys::tls::worker() as *const Worker<R>;
+        // SAFETY: a worker's first field is the address of its scheduler, whatever its `R`; that
+        // address being ours proves that `R` is ours too. The worker outlives its run on this
+        // thread.
+        (!worker.is_null() && unsafe { *worker.cast::<*const ()>() } == (&raw const *self).cast())
+            .then_some(worker)
+    }
+
+    /// The slots that any thread has ever taken.
+    fn reached(&self) -> &[Slot<R>] {
+        &self.slots[..self.reach.load(Ordering::Acquire)]
+    }
+
+    /// Is there anything in any queue that a thief could take?
+    fn any_work(&self) -> bool {
+        !self.injector.is_empty()
+            || self
+                .reached()
+                .iter()
+                .any(|s| !s.stealer.is_empty() || !s.next.load(Ordering::Relaxed).is_null())
+    }
+
+    /// Takes a worker's place; `None` if there are as many workers as there may be.
+    fn take_slot(&self) -> Option<(usize, crossbeam_deque::Worker<Arc<R>>)> {
+        self.slots.iter().enumerate().find_map(|(index, slot)| {
+            let mut deque = slot.deque.lock().unwrap_or_else(PoisonError::into_inner);
+            let deque = deque.take()?;
+            self.reach.fetch_max(index + 1, Ordering::AcqRel);
+            Some((index, deque))
+        })
+    }
+}
+
+impl<R: Runnable> Drop for Scheduler<R> {
+    fn drop(&mut self) {
+        for slot in &self.slots {
+            let next = slot.next.swap(std::ptr::null_mut(), Ordering::Acquire);
+            if !next.is_null() {
+                // SAFETY: `next` holds what `Arc::into_raw` gave, and nobody else took it.
+                drop(unsafe { Arc::from_raw(next) });
+            }
+        }
+    }
+}

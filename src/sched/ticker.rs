@@ -1,0 +1,132 @@
+//! The thread that ticks while somebody waits for a turn, and fires timers.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+
+use super::{Runnable, Scheduler};
+use crate::sys::{clock, futex};
+
+/// The ticker waits for its next tick or timer.
+const WAITS: u32 = 0;
+/// The ticker sleeps until a timer is due: nobody waits for a turn.
+const ASLEEP: u32 = 1;
+/// Something has changed that the ticker must look at.
+const KICKED: u32 = 2;
+
+/// Quanta without demand before the ticker sleeps. Waking it costs a system call, so it must not
+/// fall asleep between two moments of demand of a busy program.
+const LINGER: u32 = 64;
+/// How long nothing must have happened before idle memory is given back.
+const TRIM_AFTER: u64 = 1_000_000_000;
+
+/// The ticker's shared words.
+pub struct Ticker {
+    word: AtomicU32,
+    ticks: AtomicU64,
+    quantum: u64,
+    stop: AtomicBool,
+}
+
+impl Ticker {
+    pub(super) fn new(quantum: u64) -> Ticker {
+        Ticker {
+            word: AtomicU32::new(WAITS),
+            ticks: AtomicU64::new(0),
+            quantum,
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Ticks so far.
+    #[inline]
+    pub fn count(&self) -> u64 {
+        self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// Wakes the ticker if it sleeps. The caller has issued a `SeqCst` fence since it made its
+    /// demand visible.
+    #[inline]
+    pub(super) fn demand(&self) {
+        if self.word.load(Ordering::Relaxed) == ASLEEP {
+            self.kick();
+        }
+    }
+
+    /// Makes the ticker look at everything anew: a timer became the earliest, or it shall stop.
+    #[cold]
+    pub fn kick(&self) {
+        if self.word.swap(KICKED, Ordering::SeqCst) != KICKED {
+            futex::wake(&self.word, 1);
+        }
+    }
+
+    /// Ends [`Scheduler::run_ticker`].
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.kick();
+    }
+}
+
+impl<R: Runnable> Scheduler<R> {
+    /// Ticks and fires timers until [`Ticker::stop`]. `on_tick` makes running guests look whether
+    /// their quantum is over; `on_idle` is told when nothing has happened for a while.
+    pub fn run_ticker(&self, on_tick: impl Fn(), on_idle: impl Fn()) {
+        let t = &self.ticker;
+        // The default slack lets the kernel be 50 µs late, a whole quantum of the shortest kind.
+        // SAFETY: plain integers.
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+        let mut next_tick = None;
+        let mut quiet = 0;
+        let mut idle_told = false;
+        while !t.stop.load(Ordering::SeqCst) {
+            // From here on everything is looked at, so a kick up to now is dealt with.
+            t.word.swap(WAITS, Ordering::SeqCst);
+            if t.stop.load(Ordering::SeqCst) {
+                break;
+            }
+            let now = clock::now();
+            self.timers.fire(now);
+            let timer = self.timers.earliest();
+            if self.demand() {
+                quiet = 0;
+                idle_told = false;
+                let due = *next_tick.get_or_insert(now + t.quantum);
+                let mut until = due;
+                if now >= due {
+                    t.ticks.store(t.count() + 1, Ordering::Relaxed);
+                    on_tick();
+                    // A strand may sit in the slot of a worker that runs on and on.
+                    if self.idle.any_asleep() {
+                        self.announce();
+                    }
+                    until = now + t.quantum;
+                    next_tick = Some(until);
+                }
+                futex::wait(&t.word, WAITS, Some(timer.map_or(until, |at| at.min(until))));
+                continue;
+            }
+            next_tick = None;
+            quiet += 1;
+            if quiet < LINGER && self.idle.workers().1 > 0 {
+                let until = now + t.quantum;
+                futex::wait(&t.word, WAITS, Some(timer.map_or(until, |at| at.min(until))));
+                continue;
+            }
+            if t.word.compare_exchange(WAITS, ASLEEP, Ordering::SeqCst, Ordering::Relaxed).is_err()
+            {
+                continue;
+            }
+            // Partner: the fence in `Scheduler::active`; and the lock that adds timers, whose
+            // caller kicks whenever the earliest changes.
+            fence(Ordering::SeqCst);
+            if self.demand() || self.timers.earliest() != timer {
+                continue;
+            }
+            let trim = (!idle_told).then(|| now + TRIM_AFTER);
+            futex::wait(&t.word, ASLEEP, [timer, trim].into_iter().flatten().min());
+            if !idle_told && clock::now() >= now + TRIM_AFTER {
+                idle_told = true;
+                on_idle();
+            }
+        }
+    }
+}

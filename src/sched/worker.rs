@@ -1,0 +1,278 @@
+//! A worker: a thread that runs strands.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_deque::{Steal, Worker as Deque};
+
+use super::{Counters, Runnable, Scheduler, Turn};
+use crate::sys::{clock, tls};
+
+/// How often the injector comes first. Prime, so that it falls in step with nothing.
+const INJECTOR_FIRST: u32 = 61;
+/// How often in a row the strand just woken may go before the others.
+const NEXT_IN_A_ROW: u32 = 16;
+/// Rounds of looking at every other worker before sleeping.
+const SEARCH_ROUNDS: u32 = 3;
+
+/// The private half of a worker. It lives on the stack of its thread for as long as that thread
+/// is a worker; fibers on this thread reach it through `sys::tls`, and must ask again after every
+/// suspension, since they may be on another worker then.
+///
+/// The first field must stay first: `Scheduler::here` reads it before it knows `R`.
+#[repr(C)]
+pub struct Worker<R: Runnable> {
+    scheduler: *const Scheduler<R>,
+    deque: Deque<Arc<R>>,
+    index: usize,
+    dispatched: Cell<u32>,
+    next_in_a_row: Cell<u32>,
+    rng: Cell<u64>,
+    /// What the runtime keeps here: the fiber that runs.
+    user: Cell<*const ()>,
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl<R: Runnable> Scheduler<R> {
+    /// Makes this thread a worker until `go_on` says no; it is asked between turns, and whenever
+    /// the worker was asleep. `None`, at once, if there are as many workers as there may be.
+    pub fn run(&self, go_on: impl Fn() -> bool) -> Option<()> {
+        let (index, deque) = self.take_slot()?;
+        let worker = Worker {
+            scheduler: self,
+            deque,
+            index,
+            dispatched: Cell::new(0),
+            next_in_a_row: Cell::new(0),
+            rng: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1)),
+            user: Cell::new(std::ptr::null()),
+            _not_send: PhantomData,
+        };
+        let clock = clock::this_thread_cpu().map_or(0, |id| id as u32 as u64 | PRESENT);
+        let slot = &self.slots[index];
+        slot.cpu_clock.store(clock, Ordering::Release);
+        self.idle.attach();
+        self.look_for_demand();
+        let outer = tls::set_worker((&raw const worker).cast_mut().cast());
+        while go_on() {
+            match worker.find() {
+                Some(strand) => worker.turn(strand),
+                None => worker.search_or_sleep(&go_on),
+            }
+        }
+        tls::set_worker(outer);
+        worker.leave();
+        self.idle.detach();
+        self.look_for_demand();
+        slot.cpu_clock.store(0, Ordering::Release);
+        let deque = worker.deque;
+        *slot.deque.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(deque);
+        Some(())
+    }
+}
+
+const PRESENT: u64 = 1 << 32;
+
+/// CPU time of the thread behind a worker's `cpu_clock` word, while there is one.
+pub(super) fn cpu_time(word: &AtomicU64) -> Option<u64> {
+    let word = word.load(Ordering::Acquire);
+    // A thread that has just left makes the read fail, which is the right answer.
+    (word & PRESENT != 0).then(|| clock::read(word as u32 as libc::clockid_t)).flatten()
+}
+
+impl<R: Runnable> Worker<R> {
+    /// The scheduler of this worker.
+    pub fn scheduler(&self) -> &Scheduler<R> {
+        // SAFETY: `run` borrows the scheduler for as long as the worker lives.
+        unsafe { &*self.scheduler }
+    }
+
+    /// The worker that the calling thread is, if any. The caller vouches for `R`.
+    ///
+    /// # Safety
+    ///
+    /// All workers of this process that call this have the same `R`.
+    #[inline]
+    pub unsafe fn current() -> Option<*const Worker<R>> {
+        let worker = tls::worker() as *const Worker<R>;
+        (!worker.is_null()).then_some(worker)
+    }
+
+    /// Which worker this is.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// This worker's counts.
+    #[inline]
+    pub fn counters(&self) -> &Counters {
+        &self.scheduler().slots[self.index].counters
+    }
+
+    /// What the runtime keeps here.
+    #[inline]
+    pub fn user(&self) -> &Cell<*const ()> {
+        &self.user
+    }
+
+    /// Does anything wait that this worker would run next?
+    #[inline]
+    pub fn has_waiting(&self) -> bool {
+        let scheduler = self.scheduler();
+        !self.deque.is_empty()
+            || !scheduler.injector.is_empty()
+            || !scheduler.slots[self.index].next.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Queues a strand that became runnable on this worker's thread.
+    pub(super) fn push(&self, strand: Arc<R>, fresh: bool) {
+        let scheduler = self.scheduler();
+        if fresh {
+            self.deque.push(strand);
+            scheduler.announce();
+            return;
+        }
+        let slot = &scheduler.slots[self.index];
+        // AcqRel: a thief that takes the pointer must see the strand, and so must we.
+        let old = slot.next.swap(Arc::into_raw(strand).cast_mut(), Ordering::AcqRel);
+        if !old.is_null() {
+            // SAFETY: from `Arc::into_raw`, and taken out by this swap alone.
+            self.deque.push(unsafe { Arc::from_raw(old) });
+            scheduler.announce();
+        }
+    }
+
+    fn turn(&self, strand: Arc<R>) {
+        match R::run(&strand, self) {
+            Turn::Idle => {}
+            Turn::Again => self.deque.push(strand),
+            Turn::Preempted => self.scheduler().injector.push(strand),
+        }
+    }
+
+    /// Work that is here, without disturbing anybody.
+    fn find(&self) -> Option<Arc<R>> {
+        let dispatched = self.dispatched.get().wrapping_add(1);
+        self.dispatched.set(dispatched);
+        if dispatched.is_multiple_of(INJECTOR_FIRST)
+            && let Some(strand) = self.from_injector()
+        {
+            return Some(strand);
+        }
+        if let Some(strand) = self.take_next() {
+            return Some(strand);
+        }
+        self.next_in_a_row.set(0);
+        self.deque.pop().or_else(|| self.take_from(self.index)).or_else(|| self.from_injector())
+    }
+
+    /// The strand in our slot, unless it is somebody else's turn.
+    fn take_next(&self) -> Option<Arc<R>> {
+        let row = self.next_in_a_row.get();
+        if row >= NEXT_IN_A_ROW && !self.deque.is_empty() {
+            return None;
+        }
+        let strand = self.take_from(self.index)?;
+        self.next_in_a_row.set(row + 1);
+        Some(strand)
+    }
+
+    /// What is in the slot `next` of a worker.
+    fn take_from(&self, index: usize) -> Option<Arc<R>> {
+        let next = &self.scheduler().slots[index].next;
+        if next.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        let strand = next.swap(null_mut(), Ordering::AcqRel);
+        // SAFETY: from `Arc::into_raw`, and taken out by this swap alone.
+        (!strand.is_null()).then(|| unsafe { Arc::from_raw(strand) })
+    }
+
+    fn from_injector(&self) -> Option<Arc<R>> {
+        let injector = &self.scheduler().injector;
+        if injector.is_empty() {
+            return None;
+        }
+        until_sure(|| injector.steal_batch_and_pop(&self.deque))
+    }
+
+    /// Takes from another worker: first its queue, then its slot.
+    fn steal(&self) -> Option<Arc<R>> {
+        let slots = self.scheduler().reached();
+        let n = slots.len();
+        let start = self.random() as usize % n;
+        let others = (0..n).map(|i| (start + i) % n).filter(|&i| i != self.index);
+        let found = others.clone().find_map(|i| {
+            until_sure(|| slots[i].stealer.steal_batch_and_pop(&self.deque))
+        });
+        let found = found.or_else(|| others.clone().find_map(|i| self.take_from(i)));
+        if found.is_some() {
+            self.counters().count_steal();
+        }
+        found
+    }
+
+    fn search_or_sleep(&self, go_on: &impl Fn() -> bool) {
+        let scheduler = self.scheduler();
+        scheduler.idle.begin_search();
+        loop {
+            for _ in 0..SEARCH_ROUNDS {
+                if let Some(strand) = self.from_injector().or_else(|| self.steal()) {
+                    // Who stops searching with work in hand hands the search on, if there is more.
+                    if scheduler.idle.end_search() && scheduler.any_work() {
+                        scheduler.announce();
+                    }
+                    return self.turn(strand);
+                }
+                std::hint::spin_loop();
+            }
+            scheduler.idle.sleep(self.index, || {
+                scheduler.look_for_demand();
+                scheduler.any_work() || !go_on()
+            });
+            if !go_on() {
+                if scheduler.idle.end_search() && scheduler.any_work() {
+                    scheduler.announce();
+                }
+                return;
+            }
+        }
+    }
+
+    /// Leaves nothing behind that only this worker would find.
+    fn leave(&self) {
+        let scheduler = self.scheduler();
+        let mut left = false;
+        while let Some(strand) = self.take_from(self.index).or_else(|| self.deque.pop()) {
+            scheduler.injector.push(strand);
+            left = true;
+        }
+        if left {
+            scheduler.announce();
+        }
+    }
+
+    /// xorshift64: only to spread thieves.
+    fn random(&self) -> u64 {
+        let mut x = self.rng.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.rng.set(x);
+        x
+    }
+}
+
+/// A steal that lost a race says nothing about the queue: ask until it does.
+fn until_sure<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
+    loop {
+        match steal() {
+            Steal::Success(value) => return Some(value),
+            Steal::Empty => return None,
+            Steal::Retry => {}
+        }
+    }
+}

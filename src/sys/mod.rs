@@ -1,0 +1,8 @@
+//! The operating system, as thinly as possible: memory, guards, futexes, clocks, signals and THE
+//! thread-locals. Nothing here knows what a fiber is.
+
+pub mod clock;
+pub mod fault;
+pub mod futex;
+pub mod memory;
+pub mod tls;

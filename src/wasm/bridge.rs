@@ -1,0 +1,94 @@
+//! Between Wasmtime's C types and its Rust types.
+//!
+//! The C API's boxes are `#[repr(C)]` or `#[repr(transparent)]` structures of one field, which is
+//! private. Casting pointers reaches it; the assertions below and the pinned version (`=48.0.8`)
+//! keep this honest.
+
+use std::mem::{align_of, size_of};
+
+use wasmtime::{Config, Engine, Error, Func, InstancePre, Store, StoreContextMut};
+use wasmtime_c_api::{
+    WasmtimeStoreData, wasm_config_t, wasm_engine_t, wasm_trap_t, wasmtime_error_t,
+    wasmtime_instance_pre_t, wasmtime_store_t,
+};
+
+macro_rules! same_layout {
+    ($($outer:ty, $inner:ty;)*) => {$(
+        const _: () = assert!(
+            size_of::<$outer>() == size_of::<$inner>() && align_of::<$outer>() == align_of::<$inner>()
+        );
+    )*};
+}
+
+same_layout! {
+    wasm_config_t, Config;
+    wasm_engine_t, Engine;
+    wasm_trap_t, Error;
+    wasmtime_error_t, Error;
+    wasmtime_store_t, Store<WasmtimeStoreData>;
+    wasmtime_instance_pre_t, InstancePre<WasmtimeStoreData>;
+    Store<()>, *mut ();
+    Option<StoreContextMut<'static, ()>>, *mut ();
+}
+
+/// An error with a message.
+pub fn error(message: impl Into<String>) -> Box<wasmtime_error_t> {
+    Box::new(Error::msg(message.into()).into())
+}
+
+/// The configuration in a C box.
+pub fn config(own: Box<wasm_config_t>) -> Config {
+    // SAFETY: same layout; the box's memory goes to the allocator under the layout it came with.
+    *unsafe { Box::from_raw(Box::into_raw(own).cast::<Config>()) }
+}
+
+/// An engine in a C box.
+pub fn engine(engine: Engine) -> Box<wasm_engine_t> {
+    // SAFETY: same layout.
+    unsafe { Box::from_raw(Box::into_raw(Box::new(engine)).cast()) }
+}
+
+/// A trap in a C box.
+pub fn trap(error: Error) -> Box<wasm_trap_t> {
+    // SAFETY: same layout.
+    unsafe { Box::from_raw(Box::into_raw(Box::new(error)).cast()) }
+}
+
+/// The store in a C box.
+pub fn store(store: &mut wasmtime_store_t) -> &mut Store<WasmtimeStoreData> {
+    // SAFETY: same layout, and the borrow goes on.
+    unsafe { &mut *(&raw mut *store).cast() }
+}
+
+/// The prepared instance in a C box.
+pub fn instance_pre(pre: &wasmtime_instance_pre_t) -> &InstancePre<WasmtimeStoreData> {
+    // SAFETY: same layout, and the borrow goes on.
+    unsafe { &*(&raw const *pre).cast() }
+}
+
+/// The address of the store's innards, which is what C calls a `wasmtime_context_t *`.
+pub fn context_address<T>(context: &StoreContextMut<'_, T>) -> *mut u8 {
+    // SAFETY: `StoreContextMut` is `repr(transparent)` over a reference; the address is only copied.
+    unsafe { std::ptr::read((&raw const *context).cast()) }
+}
+
+/// C's name for what is in a store.
+#[allow(non_camel_case_types)]
+pub struct wasmtime_context_t {
+    _opaque: [u8; 0],
+}
+
+/// The context as C takes it.
+pub fn context_of<T>(context: StoreContextMut<'_, T>) -> *mut wasmtime_context_t {
+    context_address(&context).cast()
+}
+
+/// The number of the store that a function belongs to; 0 for the null function of C.
+///
+/// # Safety
+///
+/// `func` is readable, and holds a function or C's null function.
+pub unsafe fn store_of(func: *const Func) -> u64 {
+    // SAFETY: `Func` is `repr(C)` and starts with its store's number (`wasmtime_func_t` says so).
+    unsafe { *func.cast::<u64>() }
+}

@@ -1,0 +1,122 @@
+//! Host threads that want a store for themselves between two turns of its fibers.
+//!
+//! Whoever owns the strand hands it to the first thread in the queue, in place of putting it back
+//! into a run queue. A thread queues up and then tries to claim the strand; an owner gives the strand
+//! up and then looks at the queue; `SeqCst` fences between the two on both sides make one of them see
+//! the other.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::fiber::{Event, Wake};
+use super::strand::Strand;
+
+/// The queue of a strand, and who holds it.
+#[derive(Default)]
+pub struct Doors {
+    waiting: AtomicUsize,
+    queue: Mutex<VecDeque<Arc<Event>>>,
+    /// The thread that has entered, 0 for none.
+    holder: AtomicU64,
+}
+
+fn this_thread() -> u64 {
+    // SAFETY: no arguments, can't fail.
+    unsafe { libc::syscall(libc::SYS_gettid) as u64 }
+}
+
+impl Doors {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Event>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does a host thread wait for the store?
+    #[inline]
+    pub fn wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// The same, after giving the strand up.
+    pub fn wanted_fenced(&self) -> bool {
+        // Partner: the fence in `enter`.
+        fence(Ordering::SeqCst);
+        self.wanted()
+    }
+
+    /// Hands the strand, which the caller owns, to the first thread that waits. False: none does.
+    pub fn hand_over(&self) -> bool {
+        if !self.wanted() {
+            return false;
+        }
+        let next = {
+            let mut queue = self.lock();
+            let next = queue.pop_front();
+            self.waiting.store(queue.len(), Ordering::Relaxed);
+            next
+        };
+        // The event hands over what the owner did (Release to Acquire).
+        next.inspect(|event| event.wake()).is_some()
+    }
+
+    /// Has the calling thread entered?
+    pub fn held_here(&self) -> bool {
+        self.holder.load(Ordering::Relaxed) == this_thread()
+    }
+}
+
+impl Strand {
+    /// Waits until the calling host thread owns the strand. It must not own it already.
+    pub fn enter(&self) {
+        if !self.mailbox.claim() {
+            self.queue_up();
+        }
+        self.doors.holder.store(this_thread(), Ordering::Relaxed);
+        self.unload();
+    }
+
+    fn queue_up(&self) {
+        let event = Arc::new(Event::default());
+        {
+            let mut queue = self.doors.lock();
+            queue.push_back(Arc::clone(&event));
+            self.doors.waiting.store(queue.len(), Ordering::Relaxed);
+        }
+        // Partner: the fence in `wanted_fenced`.
+        fence(Ordering::SeqCst);
+        if self.mailbox.claim() {
+            // Only an owner hands over, and that is us: our event is still in the queue.
+            let mut queue = self.doors.lock();
+            queue.retain(|e| !Arc::ptr_eq(e, &event));
+            self.doors.waiting.store(queue.len(), Ordering::Relaxed);
+            return;
+        }
+        // A fiber that runs on must look up.
+        self.shared.scheduler.urge();
+        self.shared.engine.increment_epoch();
+        event.wait(None);
+        self.shared.scheduler.unurge();
+    }
+
+    /// Gives up the strand that the calling host thread has entered. Its fibers come first; further
+    /// threads that wait get it when one of them has had a turn.
+    pub fn exit(self: &Arc<Strand>) {
+        self.doors.holder.store(0, Ordering::Relaxed);
+        loop {
+            // SAFETY: this thread owns the strand.
+            if unsafe { self.mailbox.has_ready() } {
+                return self.shared.scheduler.schedule(Arc::clone(self), false);
+            }
+            if self.doors.hand_over() {
+                return;
+            }
+            // SAFETY: as above, and nothing is ready.
+            if unsafe { self.mailbox.release() } {
+                if self.doors.wanted_fenced() && self.mailbox.claim() {
+                    continue;
+                }
+                return;
+            }
+        }
+    }
+}

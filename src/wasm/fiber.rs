@@ -1,0 +1,395 @@
+//! A fiber: its state word, what it runs, what came of it, and who waits for that.
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use wasmtime_c_api::{wasm_trap_t, wasmtime_val_t};
+
+use super::activation::Words;
+use super::live::Place;
+use super::shared::Shared;
+use super::strand::Strand;
+use super::bridge;
+use crate::fiber::stack::Stack;
+use crate::fiber::state::{Signal, Signalled, Word};
+use crate::fiber::switch::{Context, Suspend, Suspender};
+use crate::sched::mailbox::Linked;
+use crate::sched::timers::Expire;
+use crate::sched::{Counters, Worker};
+use crate::sys::{clock, futex};
+
+/// What a fiber runs. It is called, once, on the fiber's own stack; if the fiber was cancelled
+/// before, it must do nothing but clean up.
+pub type Body = Box<dyn FnOnce(&Fiber) -> End + Send>;
+
+/// How a fiber ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Outcome {
+    Returned,
+    Trapped,
+    Cancelled,
+    Exited,
+    Failed,
+}
+
+/// What came of a fiber.
+pub struct End {
+    pub outcome: Outcome,
+    pub results: Box<[wasmtime_val_t]>,
+    /// Taken by the first who asks.
+    pub trap: Mutex<Option<Box<wasm_trap_t>>>,
+    pub exit_code: i32,
+}
+
+impl End {
+    /// An end with nothing but an outcome.
+    pub fn plain(outcome: Outcome) -> End {
+        End { outcome, results: Box::default(), trap: Mutex::default(), exit_code: 0 }
+    }
+
+    /// A function has returned.
+    pub fn returned(results: Box<[wasmtime_val_t]>) -> End {
+        End { results, ..End::plain(Outcome::Returned) }
+    }
+
+    /// An end with words.
+    pub fn with_error(outcome: Outcome, error: wasmtime::Error) -> End {
+        End { trap: Mutex::new(Some(bridge::trap(error))), ..End::plain(outcome) }
+    }
+
+    fn panicked(panic: Box<dyn Any + Send>) -> End {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        End::with_error(Outcome::Failed, wasmtime::Error::msg(format!("panic: {text}")))
+    }
+}
+
+/// When a fiber was spawned, first run, and ended; `CLOCK_MONOTONIC`, 0 = not yet.
+#[derive(Default)]
+pub struct Times {
+    pub spawned: AtomicU64,
+    pub started: AtomicU64,
+    pub finished: AtomicU64,
+}
+
+/// See the head of this file. `fiber::state` says at which time who owns a fiber; fields that are
+/// `Cell`s belong to the owner.
+pub struct Fiber {
+    link: AtomicPtr<Fiber>,
+    pub word: Word,
+    pub strand: Arc<Strand>,
+    pub id: u64,
+    pub name: Box<str>,
+    /// Where `Live` has it.
+    pub place: Place,
+    pub times: Times,
+
+    /// `None` once it has ended.
+    context: UnsafeCell<Option<Context>>,
+    /// The fiber's end of the switch. Set on its first entry, used on its own stack only.
+    suspender: Cell<Suspender>,
+    body: Cell<Option<Body>>,
+    /// The tick at which its present turn began.
+    pub resumed_at: Cell<u64>,
+    /// It has been told that it is cancelled: by a trap, or by the result of a blocking call.
+    told: Cell<bool>,
+    /// The activation pointer of its stack, while it does not run (W1).
+    pub activation: Cell<usize>,
+    /// The store's words of its stack, while another stack's are in the store; `None` before its
+    /// first turn (W4).
+    pub words: Cell<Option<Words>>,
+    /// Wasm's limit on its stack, and the addresses of the guard below it.
+    pub stack_limit: usize,
+    pub guard: (usize, usize),
+
+    /// Written by the fiber at its end, read by anybody once `word` says FINISHED.
+    end: UnsafeCell<Option<End>>,
+    joiners: Mutex<Vec<Arc<dyn Wake>>>,
+}
+
+// SAFETY: every field is either immutable, atomic or locked; or a `Cell` that only the fiber's owner
+// touches, and ownership is handed over by `word`, by the mailbox and by the run queues (each a
+// Release to an Acquire); or `end`, which is published by `word`. A new field must be one of these.
+unsafe impl Sync for Fiber {}
+// SAFETY: as above; what a body captured is `Send`, and what is on the stack is what hosts and
+// Wasmtime put there: `docs/host-code.md` tells hosts that it moves between threads.
+unsafe impl Send for Fiber {}
+
+// SAFETY: `link` is one word, used for nothing else; whoever puts a fiber into a mailbox knows that
+// it has not ended, and a fiber that has not ended holds a reference to itself (`start`).
+unsafe impl Linked for Fiber {
+    fn link(&self) -> &AtomicPtr<Fiber> {
+        &self.link
+    }
+}
+
+impl Fiber {
+    /// A fiber that is ready to be started.
+    pub fn new(strand: Arc<Strand>, name: &str, stack: Stack, body: Body) -> Arc<Fiber> {
+        let shared = &strand.shared;
+        let fiber = Arc::new(Fiber {
+            link: AtomicPtr::default(),
+            word: Word::default(),
+            id: shared.spawned.fetch_add(1, Ordering::Relaxed) + 1,
+            name: name.into(),
+            place: Place::default(),
+            times: Times::default(),
+            context: UnsafeCell::new(None),
+            suspender: Cell::new(Suspender::dangling()),
+            body: Cell::new(Some(body)),
+            resumed_at: Cell::new(0),
+            told: Cell::new(false),
+            activation: Cell::new(0),
+            words: Cell::new(None),
+            stack_limit: stack.bottom() + shared.limits.host_stack,
+            guard: stack.guard(),
+            end: UnsafeCell::new(None),
+            joiners: Mutex::default(),
+            strand,
+        });
+        fiber.note(&fiber.times.spawned);
+        // SAFETY: the fiber outlives its context: it holds a reference to itself until `entry` has
+        // returned. `entry` does not unwind.
+        let context = unsafe { Context::new(stack, entry, Arc::as_ptr(&fiber).cast()) };
+        // SAFETY: nobody else knows the fiber yet.
+        unsafe { *fiber.context.get() = Some(context) };
+        fiber
+    }
+
+    /// What it shares with the other fibers of its runtime.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.strand.shared
+    }
+
+    /// Gives up a fiber that was never started.
+    pub fn discard(&self) {
+        self.body.take();
+        // SAFETY: nobody else knows the fiber. Its context has never run, so nothing is on its stack
+        // that would have to be unwound.
+        unsafe { Context::discard((*self.context.get()).take()) };
+    }
+
+    /// Makes it run. It holds a reference to itself from now on, until it has ended.
+    pub fn start(self: Arc<Fiber>) {
+        let strand = Arc::clone(&self.strand);
+        strand.shared.scheduler.active(1);
+        // SAFETY: not null.
+        let this = unsafe { NonNull::new_unchecked(Arc::into_raw(self).cast_mut()) };
+        if strand.mailbox.post(this) {
+            let shared = Arc::clone(&strand.shared);
+            shared.scheduler.schedule(strand, true);
+        }
+    }
+
+    /// Signals the fiber, and enqueues it if that woke it.
+    pub fn signal(&self, signal: Signal) -> Signalled {
+        let signalled = self.word.signal(signal);
+        if signalled == Signalled::Enqueue {
+            let strand = Arc::clone(&self.strand);
+            strand.shared.scheduler.active(1);
+            if let Some(counters) = here(&strand.shared) {
+                counters.count_wake();
+            }
+            // From here on it may run, end and be freed; the strand is ours.
+            if strand.mailbox.post(NonNull::from(self)) {
+                let shared = Arc::clone(&strand.shared);
+                shared.scheduler.schedule(strand, false);
+            }
+        }
+        signalled
+    }
+
+    /// Cancels the fiber: its blocking calls return, and Wasm traps at its next epoch check. False
+    /// if it has ended.
+    pub fn cancel(&self) -> bool {
+        let shared = self.shared();
+        match self.signal(Signal::Cancel) {
+            Signalled::Finished => return false,
+            Signalled::Again => return true,
+            Signalled::Noted | Signalled::Enqueue => {}
+        }
+        // Ticks until it has ended (`retire`): an epoch check that is under way just now may miss
+        // this one.
+        shared.scheduler.urge();
+        shared.engine.increment_epoch();
+        true
+    }
+
+    /// Has it been cancelled? If so it knows now. Only the fiber itself calls this.
+    pub fn cancelled(&self) -> bool {
+        let cancelled = self.word.cancelled();
+        if cancelled {
+            self.told.set(true);
+        }
+        cancelled
+    }
+
+    /// Does it know that it was cancelled? Only the fiber itself calls this.
+    pub fn told(&self) -> bool {
+        self.told.get()
+    }
+
+    /// Switches to the worker; returns when it is the fiber's turn again, perhaps on another
+    /// thread. Only the fiber itself calls this.
+    #[inline]
+    pub fn suspend(&self, why: Suspend) {
+        // SAFETY: the suspender was made for this fiber's stack, and that is where we are.
+        unsafe { self.suspender.get().suspend(why) }
+    }
+
+    /// Runs it until it suspends or ends.
+    ///
+    /// # Safety
+    ///
+    /// The caller is a worker, owns the fiber, and has loaded its activation.
+    #[inline]
+    pub unsafe fn resume(&self) -> Option<Suspend> {
+        // SAFETY: the owner alone touches `context`; it is there until the end.
+        unsafe { (*self.context.get()).as_mut().unwrap_unchecked().resume() }
+    }
+
+    /// Gives back the stack of a fiber that has ended, publishes its end, and wakes who waits for
+    /// it. True if it had been cancelled.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the worker to which the fiber's `resume` said that it has ended.
+    pub unsafe fn retire(&self) -> bool {
+        // SAFETY: the owner alone touches `context`.
+        let context = unsafe { (*self.context.get()).take() };
+        drop(context.and_then(Context::into_stack));
+        self.note(&self.times.finished);
+        let cancelled = self.word.finish();
+        // Whoever adds itself later sees FINISHED.
+        let joiners = std::mem::take(&mut *self.lock_joiners());
+        joiners.iter().for_each(|joiner| joiner.wake());
+        cancelled
+    }
+
+    fn lock_joiners(&self) -> MutexGuard<'_, Vec<Arc<dyn Wake>>> {
+        self.joiners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets `joiner` be woken at the end; false if the fiber has ended.
+    #[must_use]
+    pub fn add_joiner(&self, joiner: Arc<dyn Wake>) -> bool {
+        let mut joiners = self.lock_joiners();
+        let live = !self.word.finished();
+        if live {
+            joiners.push(joiner);
+        }
+        live
+    }
+
+    /// Takes a joiner back.
+    pub fn remove_joiner(&self, joiner: &Arc<dyn Wake>) {
+        let mut joiners = self.lock_joiners();
+        if let Some(at) = joiners.iter().position(|j| std::ptr::addr_eq(Arc::as_ptr(j), Arc::as_ptr(joiner))) {
+            joiners.swap_remove(at);
+        }
+    }
+
+    /// What came of it; `None` while it lives.
+    pub fn end(&self) -> Option<&End> {
+        // SAFETY: FINISHED says that `end` is written (Release to Acquire) and stays as it is.
+        self.word.finished().then(|| unsafe { (*self.end.get()).as_ref().unwrap_unchecked() })
+    }
+
+    fn note(&self, time: &AtomicU64) {
+        if self.strand.shared.limits.timing {
+            time.store(clock::now(), Ordering::Relaxed);
+        }
+    }
+
+    /// How messages name it.
+    pub fn label(&self) -> String {
+        if self.name.is_empty() {
+            return format!("fiber {}", self.id);
+        }
+        format!("fiber {} \"{}\"", self.id, self.name)
+    }
+}
+
+/// The first frame on a fiber's stack.
+unsafe fn entry(fiber: *const (), suspender: Suspender) {
+    // SAFETY: `Fiber::new` passes its fiber, which lives until this function has returned.
+    let fiber = unsafe { &*fiber.cast::<Fiber>() };
+    fiber.suspender.set(suspender);
+    fiber.note(&fiber.times.started);
+    let body = fiber.body.take();
+    let run = std::panic::AssertUnwindSafe(|| body.map(|body| body(fiber)));
+    let end = match std::panic::catch_unwind(run) {
+        Ok(end) => end.unwrap_or_else(|| End::plain(Outcome::Failed)),
+        Err(panic) => End::panicked(panic),
+    };
+    // SAFETY: the fiber is running, so it alone touches this; `retire` publishes it.
+    unsafe { *fiber.end.get() = Some(end) };
+}
+
+/// Who waits for the end of a fiber.
+pub trait Wake: Send + Sync {
+    /// The fiber has ended.
+    fn wake(&self);
+}
+
+impl Wake for Fiber {
+    fn wake(&self) {
+        self.signal(Signal::Wake);
+    }
+}
+
+impl Expire for Fiber {
+    fn expire(&self) {
+        self.signal(Signal::Wake);
+    }
+}
+
+/// A flag that a thread waits for.
+#[derive(Debug, Default)]
+pub struct Event(std::sync::atomic::AtomicU32);
+
+impl Event {
+    /// Waits until it is set; false if `deadline` (`CLOCK_MONOTONIC`) came first.
+    pub fn wait(&self, deadline: Option<u64>) -> bool {
+        while self.0.load(Ordering::Acquire) == 0 {
+            if deadline.is_some_and(|d| clock::now() >= d) {
+                return false;
+            }
+            futex::wait(&self.0, 0, deadline);
+        }
+        true
+    }
+}
+
+impl Wake for Event {
+    fn wake(&self) {
+        // Release: what the waker did is visible to who waited (Acquire in `wait`).
+        self.0.store(1, Ordering::Release);
+        futex::wake(&self.0, 1);
+    }
+}
+
+/// The counters of the worker that this thread is, if it is one of this runtime.
+fn here(shared: &Shared) -> Option<&Counters> {
+    shared.scheduler.here_counters()
+}
+
+/// The worker that this thread is, whatever its runtime.
+#[inline]
+pub fn worker() -> Option<*const Worker<Strand>> {
+    // SAFETY: all workers of this library run strands.
+    unsafe { Worker::<Strand>::current() }
+}
+
+/// The fiber that calls. It stays valid until it ends; the thread may change at each suspension.
+#[inline]
+pub fn current<'a>() -> Option<&'a Fiber> {
+    let worker = worker()?;
+    // SAFETY: the worker is this thread's and outlives its run; `user` is the fiber that runs on
+    // it, or null between turns, and a running fiber is alive.
+    unsafe { (*worker).user().get().cast::<Fiber>().as_ref() }
+}

@@ -1,0 +1,154 @@
+//! The fibers of a runtime that have not ended: how many, and which.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::fiber::Fiber;
+use crate::sys::clock;
+
+/// Lists that fibers are spread over, so that spawning on all workers does not meet in one lock.
+const SHARDS: usize = 16;
+
+/// All live fibers of a runtime.
+#[derive(Default)]
+pub struct Live {
+    count: AtomicUsize,
+    /// Threads that want to be told when the count falls to zero.
+    interested: AtomicUsize,
+    told: Mutex<()>,
+    zero: Condvar,
+    shards: [Shard; SHARDS],
+}
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard(Mutex<List>);
+
+#[derive(Default)]
+struct List {
+    /// No more fibers may come in.
+    closed: bool,
+    /// A fiber is here until just before its own reference is dropped (invariant **listed is
+    /// alive**).
+    fibers: Vec<*const Fiber>,
+}
+
+// SAFETY: the pointers are only followed under the lock, while what they point to is alive
+// (**listed is alive**), and `Fiber` is `Sync`.
+unsafe impl Send for List {}
+
+/// Where a fiber is listed. Only touched under its shard's lock.
+#[derive(Debug, Default)]
+pub struct Place(AtomicU32);
+
+impl Live {
+    /// Counts one more fiber, unless there are `most` already.
+    pub fn enter(&self, most: usize) -> bool {
+        if self.count.fetch_add(1, Ordering::SeqCst) < most {
+            return true;
+        }
+        // Not the last one: there are `most` beside it, which is why it may not come in.
+        self.count.fetch_sub(1, Ordering::SeqCst);
+        false
+    }
+
+    /// Counts one fewer; true if none is left and somebody wants to know.
+    #[must_use = "tell the workers that wait for the end"]
+    pub fn leave(&self) -> bool {
+        // SeqCst, with the same in `interest` and `none`: either the last fiber sees the interest,
+        // or the interested sees that none is left.
+        if self.count.fetch_sub(1, Ordering::SeqCst) != 1
+            || self.interested.load(Ordering::SeqCst) == 0
+        {
+            return false;
+        }
+        drop(self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        self.zero.notify_all();
+        true
+    }
+
+    /// How many fibers live.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Asks to be told of the end, for as long as the guard lives.
+    pub fn interest(&self) -> Interest<'_> {
+        self.interested.fetch_add(1, Ordering::SeqCst);
+        Interest(self)
+    }
+
+    fn shard(&self, fiber: &Fiber) -> MutexGuard<'_, List> {
+        let shard = &self.shards[fiber.id as usize % SHARDS];
+        // Nothing panics under the lock but a `Vec` that finds no memory, and that aborts.
+        shard.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists a fiber; false if the list is closed.
+    #[must_use]
+    pub fn list(&self, fiber: &Fiber) -> bool {
+        let mut list = self.shard(fiber);
+        if !list.closed {
+            fiber.place.0.store(list.fibers.len() as u32, Ordering::Relaxed);
+            list.fibers.push(fiber);
+        }
+        !list.closed
+    }
+
+    /// Takes a fiber off the list.
+    pub fn unlist(&self, fiber: &Fiber) {
+        let mut list = self.shard(fiber);
+        let at = fiber.place.0.load(Ordering::Relaxed) as usize;
+        let gone = list.fibers.swap_remove(at);
+        debug_assert!(std::ptr::eq(gone, fiber));
+        if let Some(&moved) = list.fibers.get(at) {
+            // SAFETY: **listed is alive**.
+            unsafe { (*moved).place.0.store(at as u32, Ordering::Relaxed) };
+        }
+    }
+
+    /// All listed fibers. With `close`, no further fiber is listed from then on.
+    pub fn all(&self, close: bool) -> Vec<Arc<Fiber>> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let mut list = shard.0.lock().unwrap_or_else(PoisonError::into_inner);
+            list.closed |= close;
+            all.extend(list.fibers.iter().map(|&fiber| {
+                // SAFETY: **listed is alive**, and the list is locked; every fiber is in an `Arc`.
+                unsafe {
+                    Arc::increment_strong_count(fiber);
+                    Arc::from_raw(fiber)
+                }
+            }));
+        }
+        all
+    }
+}
+
+/// See [`Live::interest`].
+pub struct Interest<'a>(&'a Live);
+
+impl Interest<'_> {
+    /// Waits until no fiber is left; false if `deadline` (`CLOCK_MONOTONIC`) came first.
+    pub fn wait(&self, deadline: Option<u64>) -> bool {
+        let mut lock = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.0.count() > 0 {
+            let now = clock::now();
+            let left = deadline.map_or(u64::MAX, |d| d.saturating_sub(now));
+            if left == 0 {
+                return false;
+            }
+            let left = Duration::from_nanos(left.min(3_600_000_000_000));
+            let waited = self.0.zero.wait_timeout(lock, left);
+            lock = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl Drop for Interest<'_> {
+    fn drop(&mut self) {
+        self.0.interested.fetch_sub(1, Ordering::SeqCst);
+    }
+}

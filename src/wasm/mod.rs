@@ -1,0 +1,16 @@
+//! All that knows Wasmtime: where it keeps its activations, stores as strands, preemption, calls of
+//! guests.
+//!
+//! A *strand* is what workers run: a store with its fibers, or a single host fiber. The worker that
+//! runs a strand owns its store, so the fibers of one store take turns without a lock.
+
+pub mod activation;
+pub mod bridge;
+pub mod doors;
+pub mod fiber;
+pub mod guest;
+pub mod live;
+pub mod locate;
+pub mod preempt;
+pub mod shared;
+pub mod strand;

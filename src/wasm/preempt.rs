@@ -1,0 +1,97 @@
+//! Preemption: what happens at an epoch check.
+//!
+//! ```text
+//!   ticker: engine.increment_epoch()         once a quantum, while somebody waits for a turn
+//!   guest:  epoch >= the store's deadline?   at loop heads and function entries
+//!     └─► on_epoch: cancelled?          trap
+//!                   slice over, and somebody waits?    switch
+//!                   otherwise           go on, with a new deadline
+//! ```
+//!
+//! The deadline is a word of the store, not of the fiber (W10). So a check may come early in a
+//! fiber's turn; it compares the tick at which the turn began with the present one and goes on.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+
+use wasmtime::{Error, Result, Store, StoreContextMut, UpdateDeadline};
+
+use super::fiber::{self, Fiber};
+use crate::fiber::switch::Suspend;
+
+/// The error of a guest that was cancelled.
+#[derive(Debug)]
+pub struct Cancelled;
+
+impl fmt::Display for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the fiber was cancelled")
+    }
+}
+
+impl std::error::Error for Cancelled {}
+
+/// Makes a store's Wasm preemptible when it runs on a fiber. On a plain thread it just runs on.
+pub fn install<T: 'static>(store: &mut Store<T>) {
+    store.epoch_deadline_callback(on_epoch::<T>);
+    // The first check asks for the length of a slice.
+    store.set_epoch_deadline(0);
+}
+
+/// W6: Wasmtime takes the callback out of the store while it runs, and a store without one traps
+/// at its next check. Puts it in again, so that siblings are preempted and not killed. (The box of
+/// a function item needs no memory.)
+fn install_again<T: 'static>(context: &mut StoreContextMut<'_, T>) {
+    let inner = super::bridge::context_address(context);
+    // SAFETY: `Store` is nothing but the box that `context` borrows from (`bridge` checks its size); the
+    // copy lives only here, within that borrow, and is not dropped.
+    let mut store: ManuallyDrop<Store<T>> = unsafe { std::mem::transmute_copy(&inner) };
+    store.epoch_deadline_callback(on_epoch::<T>);
+}
+
+enum Check {
+    /// Goes on, for so many ticks.
+    GoOn(u64),
+    Cancelled,
+    Switch(*const Fiber),
+}
+
+/// Not inlined: it looks at thread-locals, and `on_epoch` goes on on another thread (W3).
+#[inline(never)]
+fn check() -> Check {
+    let Some(fiber) = fiber::current() else { return Check::GoOn(1) };
+    let (strand, shared) = (&fiber.strand, fiber.shared());
+    if fiber.cancelled() {
+        return Check::Cancelled;
+    }
+    let limits = &shared.limits;
+    let slice_over = fiber.resumed_at.get() != shared.scheduler.tick();
+    let switch = limits.every_check || slice_over && (strand.is_wanted() || others_wait());
+    if switch && strand.may_suspend() {
+        return Check::Switch(fiber);
+    }
+    Check::GoOn(limits.ticks_per_slice())
+}
+
+/// Does another strand wait for this worker?
+fn others_wait() -> bool {
+    // SAFETY: the worker of this thread outlives this call.
+    fiber::worker().is_some_and(|worker| unsafe { (*worker).has_waiting() })
+}
+
+fn on_epoch<T: 'static>(mut context: StoreContextMut<'_, T>) -> Result<UpdateDeadline> {
+    match check() {
+        Check::GoOn(ticks) => Ok(UpdateDeadline::Continue(ticks)),
+        Check::Cancelled => Err(Error::new(Cancelled)),
+        Check::Switch(fiber) => {
+            install_again(&mut context);
+            // SAFETY: the running fiber is this one, until it ends.
+            let fiber = unsafe { &*fiber };
+            fiber.suspend(Suspend::Preempt);
+            if fiber.cancelled() {
+                return Err(Error::new(Cancelled));
+            }
+            Ok(UpdateDeadline::Continue(fiber.shared().limits.ticks_per_slice()))
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! A strand: a store with its fibers, or a single host fiber. What run queues hold and thieves steal.
+//!
+//! A turn: the worker owns the strand; it resumes one ready fiber after another, and gives the strand
+//! up when none is ready, when the turn has been long enough and others wait, or when a fiber was
+//! preempted. Between two fibers of one strand there is no atomic read-modify-write at all.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use wasmtime::Store;
+use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t};
+
+use super::activation::{StoreWords, ThreadWord, Words};
+use super::doors::Doors;
+use super::fiber::Fiber;
+use super::shared::Shared;
+use super::{bridge, preempt};
+use crate::fiber::switch::Suspend;
+use crate::sched::mailbox::Mailbox;
+use crate::sched::{Runnable, Turn, Worker};
+
+/// Fibers resumed in one turn while other strands wait. Makes up for what a turn costs; few enough
+/// that a store of ten thousand fibers that yield is no burden to a store with one.
+const TURN: u32 = 32;
+
+/// Added to `users` for the handle of a store; below it are the fibers that have not ended.
+const HANDLE: usize = 1 << (usize::BITS - 2);
+
+/// See the head of this file. `Cell`s belong to the owner: the worker in a turn, a host thread that
+/// has entered the store, or, before anybody else knows the strand, its maker.
+pub struct Strand {
+    pub mailbox: Mailbox<Fiber>,
+    pub shared: Arc<Shared>,
+    pub doors: Doors,
+    /// Fibers that have not ended, and whether there is a handle. The store is dropped when nobody
+    /// uses it any more.
+    users: AtomicUsize,
+    /// The fiber that runs, or null. Only for those who look from outside.
+    running: AtomicPtr<Fiber>,
+
+    store: UnsafeCell<Option<Box<wasmtime_store_t>>>,
+    /// The number that this store's functions carry; 0 for host fibers.
+    pub store_id: u64,
+    /// The store's words, what they are while no fiber is loaded, and the fiber whose words they are
+    /// now (invariant **loaded**: it has not ended; all others' words are in their `Fiber`).
+    words: Cell<Option<StoreWords>>,
+    base: Cell<Option<Words>>,
+    loaded: Cell<*const Fiber>,
+}
+
+// SAFETY: as for `Fiber`: a field is immutable, atomic, locked, or the owner's. Ownership is handed over
+// by the mailbox's flag, the run queues, or `Doors` (each a Release to an Acquire). The store is
+// `Send`, and the owner alone uses it.
+unsafe impl Sync for Strand {}
+// SAFETY: as above.
+unsafe impl Send for Strand {}
+
+impl Strand {
+    /// A strand for a single fiber: a host fiber, or one that makes its own store.
+    pub fn single(shared: Arc<Shared>) -> Arc<Strand> {
+        Arc::new(Strand::new(shared, 0))
+    }
+
+    fn new(shared: Arc<Shared>, store_id: u64) -> Strand {
+        Strand {
+            mailbox: Mailbox::default(),
+            shared,
+            doors: Doors::default(),
+            users: AtomicUsize::new(0),
+            running: AtomicPtr::default(),
+            store: UnsafeCell::new(None),
+            store_id,
+            words: Cell::new(None),
+            base: Cell::new(None),
+            loaded: Cell::new(null()),
+        }
+    }
+
+    /// A strand for a store, with a handle. The store's engine is that of `shared`.
+    pub fn with_store(shared: Arc<Shared>, mut own: Box<wasmtime_store_t>) -> Arc<Strand> {
+        let store = bridge::store(&mut own);
+        preempt::install(store);
+        let any = wasmtime::Func::wrap(&mut *store, || {});
+        // SAFETY: a live function.
+        let mut strand = Strand::new(shared, unsafe { bridge::store_of(&any) });
+        strand.set_words(StoreWords::of(&mut *store));
+        *strand.users.get_mut() = HANDLE;
+        *strand.store.get_mut() = Some(own);
+        Arc::new(strand)
+    }
+
+    fn set_words(&self, words: StoreWords) {
+        self.words.set(Some(words));
+        // SAFETY: the store is ours and lives; no Wasm of its runs.
+        self.base.set(Some(unsafe { words.read() }));
+    }
+
+    /// The running fiber has made a store that only it uses: sets the limits of its stack there.
+    pub fn adopt(&self, fiber: &Fiber, words: StoreWords) {
+        self.set_words(words);
+        self.load(fiber);
+    }
+
+    /// The running fiber is about to drop the store that it made.
+    pub fn abandon(&self) {
+        self.words.set(None);
+        self.loaded.set(null());
+    }
+
+    /// The store.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner, or a fiber of this strand that runs, and the strand has a store. As
+    /// in Wasmtime's own C API, the references that suspended frames of other fibers hold are not
+    /// used meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn store(&self) -> &mut Store<WasmtimeStoreData> {
+        // SAFETY: per contract.
+        unsafe { bridge::store((*self.store.get()).as_mut().unwrap_unchecked()) }
+    }
+
+    /// Counts one more fiber.
+    pub fn add_fiber(&self) {
+        self.users.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one fiber less, or the handle, and drops the store with the last user.
+    pub fn remove_user(&self, handle: bool) {
+        let n = if handle { HANDLE } else { 1 };
+        // AcqRel: what all other users did happened before the drop.
+        if self.users.fetch_sub(n, Ordering::AcqRel) == n {
+            // SAFETY: no fiber and no handle is left, so nobody can reach the store.
+            drop(unsafe { (*self.store.get()).take() });
+        }
+    }
+
+    /// Fibers that have not ended.
+    pub fn fibers(&self) -> usize {
+        self.users.load(Ordering::Relaxed) & (HANDLE - 1)
+    }
+
+    /// Does the store hold objects that a collection must find (W9)? Read from outside as well; the
+    /// word is then a moment old.
+    pub fn has_gc_heap(&self) -> bool {
+        // SAFETY: the store lives while the strand has users, and whoever asks is one.
+        self.words.get().is_some_and(|words| unsafe { words.gc_heap() } > 0)
+    }
+
+    /// May the running fiber be switched out? Not while a sibling could collect its roots (W9).
+    #[inline]
+    pub fn may_suspend(&self) -> bool {
+        self.fibers() == 1 || !self.has_gc_heap()
+    }
+
+    /// Is this the fiber that runs?
+    pub fn is_running(&self, fiber: &Fiber) -> bool {
+        std::ptr::eq(self.running.load(Ordering::Relaxed), fiber)
+    }
+
+    /// Does the store wait for a fiber, or for a host thread, other than the one that runs?
+    #[inline]
+    pub fn is_wanted(&self) -> bool {
+        // SAFETY: the caller is the running fiber, whose worker owns the strand.
+        unsafe { self.mailbox.has_ready() || self.doors.wanted() }
+    }
+
+    /// Puts the words of `fiber` into the store (W4, W5, W7).
+    #[inline]
+    fn load(&self, fiber: &Fiber) {
+        let (Some(words), Some(base)) = (self.words.get(), self.base.get()) else { return };
+        let last = self.loaded.replace(fiber);
+        if std::ptr::eq(last, fiber) {
+            return;
+        }
+        // SAFETY: the caller owns the strand, so the store; **loaded** for `last`.
+        unsafe {
+            if let Some(last) = last.as_ref() {
+                last.words.set(Some(words.read()));
+            }
+            let fresh = || Words::fresh(&base, fiber.stack_limit, fiber.guard);
+            words.write(&fiber.words.get().unwrap_or_else(fresh));
+        }
+    }
+
+    /// Puts the store's own words back, so that it can be used on a plain thread. The caller owns
+    /// the strand.
+    pub fn unload(&self) {
+        let (Some(words), Some(base)) = (self.words.get(), self.base.get()) else { return };
+        // SAFETY: as in `load`.
+        unsafe {
+            if let Some(last) = self.loaded.replace(null()).as_ref() {
+                last.words.set(Some(words.read()));
+                words.write(&base);
+            }
+        }
+    }
+
+    #[inline]
+    fn resume(&self, fiber: &Fiber, worker: &Worker<Strand>, thread: ThreadWord) -> Option<Suspend> {
+        self.load(fiber);
+        fiber.resumed_at.set(self.shared.scheduler.tick());
+        worker.counters().count_switch();
+        worker.user().set((&raw const *fiber).cast());
+        self.running.store((&raw const *fiber).cast_mut(), Ordering::Relaxed);
+        // Whatever called `bop_run` may itself have Wasm on its stack.
+        let outer = thread.get();
+        // SAFETY: the pointer is that of the fiber's stack, which runs next; then that of this one.
+        // We own the fiber: it came from the mailbox of the strand that we own.
+        let why = unsafe {
+            thread.set(fiber.activation.get());
+            let why = fiber.resume();
+            fiber.activation.set(thread.get());
+            thread.set(outer);
+            why
+        };
+        self.running.store(null_mut(), Ordering::Relaxed);
+        worker.user().set(null());
+        why
+    }
+
+    /// A fiber has ended.
+    fn retire(&self, fiber: NonNull<Fiber>, worker: &Worker<Strand>) {
+        // SAFETY: it came from our mailbox and holds the reference from `Fiber::start`, which is ours
+        // to drop now.
+        let fiber = unsafe { Arc::from_raw(fiber.as_ptr()) };
+        if std::ptr::eq(self.loaded.get(), Arc::as_ptr(&fiber)) {
+            self.unload();
+        }
+        let shared = &self.shared;
+        worker.counters().add_active(-1);
+        worker.counters().count_finished();
+        shared.live.unlist(&fiber);
+        // Before anybody can see that it has ended: who has joined it finds it counted. Whoever
+        // waits for the last one to go also waits for this worker to be through.
+        if shared.live.leave() {
+            shared.scheduler.wake_all();
+        }
+        // SAFETY: it has ended, and we are its owner.
+        if unsafe { fiber.retire() } {
+            shared.scheduler.unurge();
+        }
+        self.remove_user(false);
+    }
+
+    /// Nothing is ready. True: the strand is no longer ours.
+    fn rest(&self) -> bool {
+        if self.doors.hand_over() {
+            return true;
+        }
+        // SAFETY: we own the strand, and its ready list is empty: `pop` has just said so.
+        if !unsafe { self.mailbox.release() } {
+            return false;
+        }
+        // A host thread may have queued up while we were still the owner.
+        !self.doors.wanted_fenced() || !self.mailbox.claim() || self.doors.hand_over()
+    }
+}
+
+impl Runnable for Strand {
+    fn run(this: &Arc<Strand>, worker: &Worker<Strand>) -> Turn {
+        let thread = ThreadWord::here();
+        let scheduler = &this.shared.scheduler;
+        let (mailbox, counters) = (&this.mailbox, worker.counters());
+        let began = scheduler.tick();
+        let mut left = TURN;
+        loop {
+            // SAFETY: we own the strand during its turn; here and below.
+            let Some(next) = (unsafe { mailbox.pop() }) else {
+                if this.rest() {
+                    return Turn::Idle;
+                }
+                continue;
+            };
+            // SAFETY: a fiber in a mailbox is alive.
+            let fiber = unsafe { next.as_ref() };
+            let mut turn_over = false;
+            match this.resume(fiber, worker, thread) {
+                Some(Suspend::Yield) => {
+                    // SAFETY: as above; the fiber is in no list.
+                    unsafe {
+                        // Alone, it gives its turn to other strands.
+                        turn_over = !mailbox.has_ready();
+                        mailbox.push(next);
+                    }
+                }
+                Some(Suspend::Preempt) => {
+                    counters.count_preemption();
+                    // SAFETY: as above.
+                    unsafe { mailbox.push(next) };
+                    if !this.doors.hand_over() {
+                        return Turn::Preempted;
+                    }
+                    return Turn::Idle;
+                }
+                Some(Suspend::Park) => {
+                    counters.count_park();
+                    // Once parked, it belongs to whoever signals it: count first.
+                    counters.add_active(-1);
+                    if !fiber.word.commit_park() {
+                        counters.add_active(1);
+                        // SAFETY: as above; it was not parked, so it is still ours.
+                        unsafe { mailbox.push(next) };
+                    }
+                }
+                None => this.retire(next, worker),
+            }
+            if this.doors.wanted() && this.doors.hand_over() {
+                return Turn::Idle;
+            }
+            left -= 1;
+            if turn_over {
+                return Turn::Again;
+            }
+            if left == 0 || scheduler.tick() != began {
+                // SAFETY: as above.
+                if unsafe { mailbox.has_ready() } && worker.has_waiting() {
+                    return Turn::Again;
+                }
+                left = TURN;
+            }
+        }
+    }
+}

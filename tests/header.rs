@@ -1,0 +1,97 @@
+//! `include/bop.h` is what cbindgen makes of the source, says the same things about every function, and
+//! every function's body is guarded. `BOP_WRITE_HEADER=1` writes it.
+#![allow(missing_docs)]
+
+use std::path::Path;
+
+/// What cbindgen makes, with Rust's heading "Safety" in C's words.
+fn generate() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = cbindgen::Config::from_root_or_default(root);
+    let bindings = cbindgen::Builder::new().with_crate(root).with_config(config).generate();
+    let mut out = Vec::new();
+    bindings.expect("cbindgen").write(&mut out);
+    let text = String::from_utf8(out).unwrap();
+    text.replace(" *\n * # Safety\n *\n * ", " * Requires: ")
+}
+
+#[test]
+fn the_committed_header_is_the_generated_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/bop.h");
+    let new = generate();
+    if std::env::var_os("BOP_WRITE_HEADER").is_some() {
+        std::fs::write(&path, &new).unwrap();
+    }
+    let old = std::fs::read_to_string(&path).unwrap();
+    assert!(old == new, "include/bop.h is stale: run `make header`");
+}
+
+/// The functions of the header, each with the comment above it.
+fn functions(header: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut comment = String::new();
+    let mut declaration = String::new();
+    for line in header.lines() {
+        if line.starts_with("/**") {
+            comment.clear();
+        }
+        if line.starts_with("/**") || line.starts_with(" *") {
+            comment.push_str(line);
+            comment.push('\n');
+            declaration.clear();
+            continue;
+        }
+        declaration.push_str(line);
+        if line.ends_with(';') {
+            let name = declaration.split('(').next().unwrap_or("").rsplit([' ', '*']).next();
+            let is_function = declaration.contains('(') && !declaration.starts_with("typedef");
+            if let (true, Some(name)) = (is_function, name) {
+                found.push((name.to_string(), format!("{comment}{declaration}")));
+            }
+            declaration.clear();
+            comment.clear();
+        }
+    }
+    found
+}
+
+/// What is missing from a function's comment.
+fn gaps(text: &str) -> Vec<&'static str> {
+    let returns = !text.lines().last().is_some_and(|declaration| declaration.starts_with("void "));
+    let mut wanted = vec![" Context: ", " Switches: "];
+    if returns {
+        wanted.push(" Returns: ");
+    }
+    if text.contains("**out") || text.contains("_new(") {
+        wanted.push(" Ownership: ");
+    }
+    wanted.into_iter().filter(|word| !text.contains(word)).collect()
+}
+
+#[test]
+fn every_function_says_what_a_caller_must_know() {
+    let functions = functions(&generate());
+    assert!(functions.len() > 50, "found only {}", functions.len());
+    for (name, text) in &functions {
+        assert!(gaps(text).is_empty(), "{name} says nothing of {:?}", gaps(text));
+    }
+    assert_eq!(gaps("/**\n * Context: any.\n */\nint bop_f(void);"), [" Switches: ", " Returns: "]);
+}
+
+#[test]
+fn no_panic_leaves_an_exported_function() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/capi");
+    let mut seen = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for function in text.split("#[unsafe(no_mangle)]").skip(1) {
+            let body = function.split("\n}\n").next().unwrap();
+            let constant = body.contains("_name(") || body.contains("VERSION");
+            let guarded = ["call(", "fallible(", "set("].iter().any(|guard| body.contains(guard));
+            assert!(guarded || constant, "{}: unguarded: {body}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "found only {seen}");
+}
