@@ -162,13 +162,6 @@ impl Pool {
             class.cold.append(&mut class.warm);
         }
     }
-
-    /// How many stacks lie in the pool with memory, and how many without.
-    #[cfg(test)]
-    pub fn idle(&self) -> (usize, usize) {
-        let classes = self.shared.lock();
-        classes.values().fold((0, 0), |(w, c), class| (w + class.warm.len(), c + class.cold.len()))
-    }
 }
 
 impl Class {
@@ -207,4 +200,80 @@ const _: () = assert!(GUARD.is_multiple_of(4096) && MIN_STACK >= corosensei::sta
 /// The smallest unit that [`GUARD`] must be a multiple of, checked when a runtime is made.
 pub fn guard_fits_pages() -> bool {
     GUARD.is_multiple_of(page()) && MIN_STACK.is_multiple_of(page())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::memory::has_guard_install;
+
+    impl Pool {
+        /// How many stacks lie in the pool with memory, and how many without.
+        fn idle(&self) -> (usize, usize) {
+            let classes = self.shared.lock();
+            let count = |(w, c), class: &Class| (w + class.warm.len(), c + class.cold.len());
+            classes.values().fold((0, 0), count)
+        }
+    }
+
+    fn guards() -> impl Iterator<Item = Guard> {
+        [Guard::Mprotect, Guard::Install].into_iter().filter(|g| *g != Guard::Install || has_guard_install())
+    }
+
+    /// Can the byte at `address` be read? Asked of the kernel, which says no without a signal.
+    fn readable(address: usize) -> bool {
+        let mut pipe = [0; 2];
+        // SAFETY: two descriptors are written; `write` fails with EFAULT where it may not read.
+        unsafe {
+            assert_eq!(libc::pipe(pipe.as_mut_ptr()), 0);
+            let written = libc::write(pipe[1], address as *const libc::c_void, 1);
+            libc::close(pipe[0]);
+            libc::close(pipe[1]);
+            written == 1
+        }
+    }
+
+    #[test]
+    fn every_stack_has_a_guard_and_no_neighbour_inside() {
+        for how in guards() {
+            let pool = Pool::new(how);
+            let stacks: Vec<_> = (0..40).map(|_| pool.get(MIN_STACK).unwrap()).collect();
+            for stack in &stacks {
+                let (start, end) = stack.guard();
+                assert!((start, end) == (stack.bottom() - GUARD, stack.bottom()));
+                assert!(!readable(start) && !readable(end - 1), "{how:?}: no guard");
+                assert!(readable(end) && readable(stack.top() - 1), "{how:?}: no stack");
+                for other in stacks.iter().filter(|other| !std::ptr::eq(*other, stack)) {
+                    assert!(other.top() <= start || other.guard().0 >= stack.top());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_one_returned_is_the_next_and_trim_keeps_guards() {
+        for how in guards() {
+            let pool = Pool::new(how);
+            let (first, second) = (pool.get(30_000).unwrap(), pool.get(30_000).unwrap());
+            let (a, b) = (first.bottom(), second.bottom());
+            assert_eq!(second.top() - b, 32_768, "rounded up");
+            drop((first, second));
+            assert_eq!(pool.idle(), (2, 0));
+            let again = pool.get(20_000).unwrap();
+            assert_eq!(again.bottom(), b, "the warmest");
+            drop(again);
+            pool.trim();
+            assert_eq!(pool.idle(), (0, 2));
+            let stack = pool.get(32_768).unwrap();
+            assert!([a, b].contains(&stack.bottom()));
+            assert!(!readable(stack.guard().0), "{how:?}: trimming took the guard");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_had_is_an_error() {
+        let pool = Pool::new(Guard::Mprotect);
+        assert!(pool.get(usize::MAX).is_err() && pool.get(1 << 50).is_err());
+        assert!(pool.get(MIN_STACK).is_ok());
+    }
 }

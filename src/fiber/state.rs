@@ -175,7 +175,7 @@ mod tests {
         w.interest(true);
         assert!(w.commit_park());
         assert_eq!(w.signal(Signal::Permit), Signalled::Enqueue);
-        assert_eq!(w.signal(Signal::Permit), Signalled::Noted, "woken once");
+        assert_eq!(w.signal(Signal::Permit), Signalled::Again, "woken once");
     }
 
     #[test]
