@@ -1,7 +1,7 @@
 /* libbop: green threads for WebAssembly, beside Wasmtime's own C API, which libbop holds.
  *
  *   config     bop_config_*       how a runtime is to be; taken by bop_runtime_new
- *   runtime    bop_runtime_*      one engine and the workers that run fibers; bop_run lends a thread
+ *   runtime    bop_runtime_*      an engine and the workers that run fibers; bop_run lends a thread
  *   stores     bop_store_*        a Wasmtime store handed over; its fibers take turns
  *   spawning   bop_spawn*         a Wasm function, a C function, or a fresh instance, as a fiber
  *   fibers     bop_fiber_*        join, results, cancel, state
@@ -16,7 +16,6 @@
  * Threads: any thread may call anything, unless a function's comment says otherwise. A fiber may
  * hold nothing thread-local across a call that may suspend it; "Switches" in a comment tells.
  * Time is in nanoseconds; deadlines are those of bop_now, which is CLOCK_MONOTONIC. */
-
 
 #ifndef BOP_H
 #define BOP_H
@@ -48,7 +47,7 @@
 /**
  * How the guard below each fiber's stack is made.
  */
-typedef enum bop_guard_t {
+typedef enum {
   /**
    * The better one that the kernel has.
    */
@@ -67,7 +66,7 @@ typedef enum bop_guard_t {
 /**
  * What a call inside a fiber returns.
  */
-typedef enum bop_status_t {
+typedef enum {
   /**
    * What was waited for has happened.
    */
@@ -107,7 +106,7 @@ typedef enum bop_status_t {
 /**
  * How a fiber ended.
  */
-typedef enum bop_outcome_t {
+typedef enum {
   /**
    * Its function returned; `bop_fiber_results` has the results.
    */
@@ -135,7 +134,7 @@ typedef enum bop_outcome_t {
 /**
  * What a fiber is doing.
  */
-typedef enum bop_state_t {
+typedef enum {
   /**
    * It waits for its turn.
    */
@@ -185,7 +184,7 @@ typedef struct bop_store_t bop_store_t;
  * What Wasmtime remembers of the Wasm on a coroutine's stack. Make it with `bop_activation_init`; its
  * content is private.
  */
-typedef struct bop_activation_t {
+typedef struct {
   /**
    * Private.
    */
@@ -213,7 +212,7 @@ typedef wasmtime_error_t *(*bop_setup_fn_t)(void *env, wasmtime_context_t *conte
 /**
  * What a runtime has counted since it was made.
  */
-typedef struct bop_stats_t {
+typedef struct {
   /**
    * `sizeof(bop_stats_t)`, set by the caller.
    */
@@ -263,7 +262,7 @@ typedef struct bop_stats_t {
 /**
  * What a worker has counted since its runtime was made.
  */
-typedef struct bop_worker_stats_t {
+typedef struct {
   /**
    * `sizeof(bop_worker_stats_t)`, set by the caller.
    */
@@ -297,7 +296,7 @@ typedef struct bop_worker_stats_t {
 /**
  * When things happened to a fiber: `CLOCK_MONOTONIC`, in nanoseconds; 0 = not yet.
  */
-typedef struct bop_times_t {
+typedef struct {
   /**
    * `sizeof(bop_times_t)`, set by the caller.
    */
@@ -328,7 +327,7 @@ extern "C" {
  * Context: any thread or fiber.
  * Switches: never.
  */
-struct bop_config_t *bop_config_new(void);
+bop_config_t *bop_config_new(void);
 
 /**
  * Deletes options that no runtime was made from. NULL is fine.
@@ -338,7 +337,7 @@ struct bop_config_t *bop_config_new(void);
  * Switches: never.
  * Requires: `config` is NULL or the caller's.
  */
-void bop_config_delete(struct bop_config_t *config);
+void bop_config_delete(bop_config_t *config);
 
 /**
  * Wasmtime's own options of the engine. NULL means its defaults, which is also the default here.
@@ -350,7 +349,7 @@ void bop_config_delete(struct bop_config_t *config);
  * Switches: never.
  * Requires: `config` is NULL or live; `wasm` is NULL or the caller's.
  */
-void bop_config_wasm(struct bop_config_t *config, wasm_config_t *wasm);
+void bop_config_wasm(bop_config_t *config, wasm_config_t *wasm);
 
 /**
  * How many OS threads run fibers after `bop_runtime_start`. Default: one for each CPU that the
@@ -360,7 +359,7 @@ void bop_config_wasm(struct bop_config_t *config, wasm_config_t *wasm);
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_workers(struct bop_config_t *config, size_t workers);
+void bop_config_workers(bop_config_t *config, size_t workers);
 
 /**
  * The time slice after which a guest is preempted if others wait, in nanoseconds. Default 1,000,000
@@ -371,7 +370,7 @@ void bop_config_workers(struct bop_config_t *config, size_t workers);
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_quantum(struct bop_config_t *config, uint64_t nanoseconds);
+void bop_config_quantum(bop_config_t *config, uint64_t nanoseconds);
 
 /**
  * The size of a fiber's stack, in bytes, unless the spawn says otherwise. Default 1 MiB. It costs
@@ -381,7 +380,7 @@ void bop_config_quantum(struct bop_config_t *config, uint64_t nanoseconds);
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_stack_size(struct bop_config_t *config, size_t bytes);
+void bop_config_stack_size(bop_config_t *config, size_t bytes);
 
 /**
  * The part of each stack that Wasm must leave to the host functions it calls, in bytes. Default
@@ -392,7 +391,7 @@ void bop_config_stack_size(struct bop_config_t *config, size_t bytes);
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_host_stack(struct bop_config_t *config, size_t bytes);
+void bop_config_host_stack(bop_config_t *config, size_t bytes);
 
 /**
  * How many fibers may live at a time; a spawn that would make more fails. Default: no limit.
@@ -401,7 +400,7 @@ void bop_config_host_stack(struct bop_config_t *config, size_t bytes);
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_max_fibers(struct bop_config_t *config, size_t fibers);
+void bop_config_max_fibers(bop_config_t *config, size_t fibers);
 
 /**
  * How long `bop_runtime_delete` waits for the fibers that it has cancelled, in nanoseconds.
@@ -411,7 +410,7 @@ void bop_config_max_fibers(struct bop_config_t *config, size_t fibers);
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_shutdown_timeout(struct bop_config_t *config, uint64_t nanoseconds);
+void bop_config_shutdown_timeout(bop_config_t *config, uint64_t nanoseconds);
 
 /**
  * How the guards below stacks are made. Default `BOP_GUARD_AUTO`.
@@ -420,7 +419,7 @@ void bop_config_shutdown_timeout(struct bop_config_t *config, uint64_t nanosecon
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_guard(struct bop_config_t *config, enum bop_guard_t guard);
+void bop_config_guard(bop_config_t *config, bop_guard_t guard);
 
 /**
  * Whether to note when each fiber is spawned, first run and ended, for `bop_fiber_times`. Default
@@ -430,7 +429,7 @@ void bop_config_guard(struct bop_config_t *config, enum bop_guard_t guard);
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_timing(struct bop_config_t *config, bool timing);
+void bop_config_timing(bop_config_t *config, bool timing);
 
 /**
  * Waits for the end of a fiber. Any number may wait for the same one, and one may ask again.
@@ -442,8 +441,8 @@ void bop_config_timing(struct bop_config_t *config, bool timing);
  * Switches: may suspend the calling fiber; blocks a plain thread.
  * Requires: `fiber` is NULL or a live handle; `outcome` is NULL or writable.
  */
-enum bop_status_t bop_fiber_join(struct bop_fiber_t *fiber,
-                                 enum bop_outcome_t *outcome);
+bop_status_t bop_fiber_join(bop_fiber_t *fiber,
+                            bop_outcome_t *outcome);
 
 /**
  * As `bop_fiber_join`, but waits no longer than until `deadline` (see `bop_now`).
@@ -454,9 +453,7 @@ enum bop_status_t bop_fiber_join(struct bop_fiber_t *fiber,
  * Switches: may suspend the calling fiber; blocks a plain thread.
  * Requires: As for `bop_fiber_join`.
  */
-enum bop_status_t bop_fiber_join_until(struct bop_fiber_t *fiber,
-                                       uint64_t deadline,
-                                       enum bop_outcome_t *outcome);
+bop_status_t bop_fiber_join_until(bop_fiber_t *fiber, uint64_t deadline, bop_outcome_t *outcome);
 
 /**
  * Copies the results of a fiber that returned: as many as its function has. May be called again.
@@ -467,7 +464,7 @@ enum bop_status_t bop_fiber_join_until(struct bop_fiber_t *fiber,
  * Switches: never.
  * Requires: `fiber` is NULL or a live handle; `results` has room for `nresults` values, or is NULL.
  */
-wasmtime_error_t *bop_fiber_results(const struct bop_fiber_t *fiber,
+wasmtime_error_t *bop_fiber_results(const bop_fiber_t *fiber,
                                     wasmtime_val_t *results,
                                     size_t nresults);
 
@@ -479,7 +476,7 @@ wasmtime_error_t *bop_fiber_results(const struct bop_fiber_t *fiber,
  * Switches: never.
  * Requires: `fiber` is NULL or a live handle.
  */
-int32_t bop_fiber_exit_code(const struct bop_fiber_t *fiber);
+int32_t bop_fiber_exit_code(const bop_fiber_t *fiber);
 
 /**
  * Takes the trap that ended a fiber: its message, its code, its backtrace. Of several takers the
@@ -491,7 +488,7 @@ int32_t bop_fiber_exit_code(const struct bop_fiber_t *fiber);
  * Switches: never.
  * Requires: `fiber` is NULL or a live handle.
  */
-wasm_trap_t *bop_fiber_take_trap(struct bop_fiber_t *fiber);
+wasm_trap_t *bop_fiber_take_trap(bop_fiber_t *fiber);
 
 /**
  * Cancels a fiber, for good. If it waits, its call returns `BOP_CANCELLED`, and so does each further
@@ -503,7 +500,7 @@ wasm_trap_t *bop_fiber_take_trap(struct bop_fiber_t *fiber);
  * Switches: never. It does not wait for the end.
  * Requires: `fiber` is NULL or a live handle.
  */
-enum bop_status_t bop_fiber_cancel(struct bop_fiber_t *fiber);
+bop_status_t bop_fiber_cancel(bop_fiber_t *fiber);
 
 /**
  * Gives a fiber the permit that `bop_park` consumes. If it is parked it wakes; else its next
@@ -514,7 +511,7 @@ enum bop_status_t bop_fiber_cancel(struct bop_fiber_t *fiber);
  * Switches: never.
  * Requires: `fiber` is NULL or a live handle.
  */
-enum bop_status_t bop_fiber_unpark(struct bop_fiber_t *fiber);
+bop_status_t bop_fiber_unpark(bop_fiber_t *fiber);
 
 /**
  * What a fiber is doing; true only for the moment, except that a fiber that has finished stays so.
@@ -524,7 +521,7 @@ enum bop_status_t bop_fiber_unpark(struct bop_fiber_t *fiber);
  * Switches: never.
  * Requires: `fiber` is NULL or a live handle.
  */
-enum bop_state_t bop_fiber_state(const struct bop_fiber_t *fiber);
+bop_state_t bop_fiber_state(const bop_fiber_t *fiber);
 
 /**
  * A number that no other fiber of the runtime has had.
@@ -534,7 +531,7 @@ enum bop_state_t bop_fiber_state(const struct bop_fiber_t *fiber);
  * Switches: never.
  * Requires: `fiber` is NULL or a live handle.
  */
-uint64_t bop_fiber_id(const struct bop_fiber_t *fiber);
+uint64_t bop_fiber_id(const bop_fiber_t *fiber);
 
 /**
  * Copies a fiber's name into `buffer`, of `size` bytes, with a 0 at the end; what does not fit is cut.
@@ -544,7 +541,7 @@ uint64_t bop_fiber_id(const struct bop_fiber_t *fiber);
  * Switches: never.
  * Requires: `fiber` is NULL or a live handle; `buffer` is NULL or has `size` bytes.
  */
-size_t bop_fiber_name(const struct bop_fiber_t *fiber,
+size_t bop_fiber_name(const bop_fiber_t *fiber,
                       char *buffer,
                       size_t size);
 
@@ -557,7 +554,7 @@ size_t bop_fiber_name(const struct bop_fiber_t *fiber,
  * Switches: never.
  * Requires: `fiber` is NULL or a live handle.
  */
-struct bop_fiber_t *bop_fiber_clone(const struct bop_fiber_t *fiber);
+bop_fiber_t *bop_fiber_clone(const bop_fiber_t *fiber);
 
 /**
  * Lets go of a handle. The fiber goes on. NULL is fine.
@@ -567,7 +564,7 @@ struct bop_fiber_t *bop_fiber_clone(const struct bop_fiber_t *fiber);
  * Switches: never.
  * Requires: `fiber` is NULL or the caller's handle.
  */
-void bop_fiber_detach(struct bop_fiber_t *fiber);
+void bop_fiber_detach(bop_fiber_t *fiber);
 
 /**
  * Prepares the calling thread for Wasm: signal stack, trap handling. Wasmtime does it at the first
@@ -610,7 +607,7 @@ void wasmtime_tls_set(void *pointer);
  * Switches: never.
  * Requires: `activation` is NULL or writable.
  */
-wasmtime_error_t *bop_activation_init(struct bop_activation_t *activation,
+wasmtime_error_t *bop_activation_init(bop_activation_t *activation,
                                       void *stack,
                                       size_t size,
                                       size_t host_stack);
@@ -624,8 +621,7 @@ wasmtime_error_t *bop_activation_init(struct bop_activation_t *activation,
  * Switches: never.
  * Requires: `context` is NULL or live; `activation` is NULL or was initialised, and is this coroutine's.
  */
-wasmtime_error_t *bop_activation_restore(wasmtime_context_t *context,
-                                         struct bop_activation_t *activation);
+wasmtime_error_t *bop_activation_restore(wasmtime_context_t *context, bop_activation_t *activation);
 
 /**
  * Call this right after a coroutine has switched back: keeps its activation, and puts that of the
@@ -636,8 +632,7 @@ wasmtime_error_t *bop_activation_restore(wasmtime_context_t *context,
  * Switches: never.
  * Requires: As for `bop_activation_restore`.
  */
-wasmtime_error_t *bop_activation_save(wasmtime_context_t *context,
-                                      struct bop_activation_t *activation);
+wasmtime_error_t *bop_activation_save(wasmtime_context_t *context, bop_activation_t *activation);
 
 /**
  * Gives up the turn. Others that are ready run first.
@@ -647,7 +642,7 @@ wasmtime_error_t *bop_activation_save(wasmtime_context_t *context,
  * Context: any thread or fiber.
  * Switches: suspends the calling fiber.
  */
-enum bop_status_t bop_yield(void);
+bop_status_t bop_yield(void);
 
 /**
  * Sleeps for so many nanoseconds.
@@ -656,7 +651,7 @@ enum bop_status_t bop_yield(void);
  * Context: any thread or fiber.
  * Switches: suspends the calling fiber; blocks a plain thread.
  */
-enum bop_status_t bop_sleep(uint64_t nanoseconds);
+bop_status_t bop_sleep(uint64_t nanoseconds);
 
 /**
  * Sleeps until `deadline` (see `bop_now`).
@@ -665,7 +660,7 @@ enum bop_status_t bop_sleep(uint64_t nanoseconds);
  * Context: any thread or fiber.
  * Switches: suspends the calling fiber; blocks a plain thread.
  */
-enum bop_status_t bop_sleep_until(uint64_t deadline);
+bop_status_t bop_sleep_until(uint64_t deadline);
 
 /**
  * Waits for the permit that `bop_fiber_unpark` gives, and consumes it. Returns at once if it is
@@ -675,7 +670,7 @@ enum bop_status_t bop_sleep_until(uint64_t deadline);
  * Context: fibers only.
  * Switches: may suspend the calling fiber.
  */
-enum bop_status_t bop_park(void);
+bop_status_t bop_park(void);
 
 /**
  * As `bop_park`, but waits no longer than until `deadline` (see `bop_now`).
@@ -685,7 +680,7 @@ enum bop_status_t bop_park(void);
  * Context: fibers only.
  * Switches: may suspend the calling fiber.
  */
-enum bop_status_t bop_park_until(uint64_t deadline);
+bop_status_t bop_park_until(uint64_t deadline);
 
 /**
  * The calling fiber.
@@ -695,7 +690,7 @@ enum bop_status_t bop_park_until(uint64_t deadline);
  * Context: any thread or fiber.
  * Switches: never.
  */
-struct bop_fiber_t *bop_current(void);
+bop_fiber_t *bop_current(void);
 
 /**
  * Was the calling fiber cancelled? For long computations of the host, which nobody preempts.
@@ -731,7 +726,7 @@ const char *bop_version(void);
  * Context: any thread or fiber.
  * Switches: never.
  */
-const char *bop_status_name(enum bop_status_t status);
+const char *bop_status_name(bop_status_t status);
 
 /**
  * What an outcome means, in a word.
@@ -740,7 +735,7 @@ const char *bop_status_name(enum bop_status_t status);
  * Context: any thread or fiber.
  * Switches: never.
  */
-const char *bop_outcome_name(enum bop_outcome_t outcome);
+const char *bop_outcome_name(bop_outcome_t outcome);
 
 /**
  * What a state means, in a word.
@@ -749,7 +744,7 @@ const char *bop_outcome_name(enum bop_outcome_t outcome);
  * Context: any thread or fiber.
  * Switches: never.
  */
-const char *bop_state_name(enum bop_state_t state);
+const char *bop_state_name(bop_state_t state);
 
 /**
  * Makes a runtime from options; NULL means the defaults. It has no threads until
@@ -762,7 +757,7 @@ const char *bop_state_name(enum bop_state_t state);
  * Switches: never.
  * Requires: `config` is NULL or the caller's; `out` is NULL or writable.
  */
-wasmtime_error_t *bop_runtime_new(struct bop_config_t *config, struct bop_runtime_t **out);
+wasmtime_error_t *bop_runtime_new(bop_config_t *config, bop_runtime_t **out);
 
 /**
  * The runtime's engine: what modules must be compiled for, and stores made with.
@@ -773,7 +768,7 @@ wasmtime_error_t *bop_runtime_new(struct bop_config_t *config, struct bop_runtim
  * Switches: never.
  * Requires: `runtime` is NULL or live.
  */
-wasm_engine_t *bop_runtime_engine(const struct bop_runtime_t *runtime);
+wasm_engine_t *bop_runtime_engine(const bop_runtime_t *runtime);
 
 /**
  * Starts the workers: so many background threads run fibers from now on.
@@ -783,7 +778,7 @@ wasm_engine_t *bop_runtime_engine(const struct bop_runtime_t *runtime);
  * Switches: never.
  * Requires: `runtime` is NULL or live.
  */
-wasmtime_error_t *bop_runtime_start(struct bop_runtime_t *runtime);
+wasmtime_error_t *bop_runtime_start(bop_runtime_t *runtime);
 
 /**
  * Makes the calling thread a worker until no fiber is left. Needs no `bop_runtime_start`, and goes
@@ -794,7 +789,7 @@ wasmtime_error_t *bop_runtime_start(struct bop_runtime_t *runtime);
  * Switches: never. It blocks the thread, which runs fibers meanwhile.
  * Requires: `runtime` is NULL or live, and stays so until the call returns.
  */
-wasmtime_error_t *bop_run(struct bop_runtime_t *runtime);
+wasmtime_error_t *bop_run(bop_runtime_t *runtime);
 
 /**
  * Ends a runtime: refuses further fibers, cancels those that live, waits for their end, then stops
@@ -807,7 +802,7 @@ wasmtime_error_t *bop_run(struct bop_runtime_t *runtime);
  * Switches: never. It blocks the thread.
  * Requires: `runtime` is NULL or live.
  */
-wasmtime_error_t *bop_runtime_shutdown(struct bop_runtime_t *runtime,
+wasmtime_error_t *bop_runtime_shutdown(bop_runtime_t *runtime,
                                        uint64_t timeout_ns);
 
 /**
@@ -820,7 +815,7 @@ wasmtime_error_t *bop_runtime_shutdown(struct bop_runtime_t *runtime,
  * Switches: never. It blocks the thread.
  * Requires: `runtime` is NULL, or the caller's and not in use by another thread.
  */
-wasmtime_error_t *bop_runtime_delete(struct bop_runtime_t *runtime);
+wasmtime_error_t *bop_runtime_delete(bop_runtime_t *runtime);
 
 /**
  * Options with their defaults: no name, the runtime's stack size.
@@ -830,7 +825,7 @@ wasmtime_error_t *bop_runtime_delete(struct bop_runtime_t *runtime);
  * Context: any thread or fiber.
  * Switches: never.
  */
-struct bop_spawn_options_t *bop_spawn_options_new(void);
+bop_spawn_options_t *bop_spawn_options_new(void);
 
 /**
  * Deletes options. NULL is fine.
@@ -840,7 +835,7 @@ struct bop_spawn_options_t *bop_spawn_options_new(void);
  * Switches: never.
  * Requires: `options` is NULL or the caller's.
  */
-void bop_spawn_options_delete(struct bop_spawn_options_t *options);
+void bop_spawn_options_delete(bop_spawn_options_t *options);
 
 /**
  * The fiber's name, `len` bytes of UTF-8, for messages and `bop_fiber_name`.
@@ -850,7 +845,7 @@ void bop_spawn_options_delete(struct bop_spawn_options_t *options);
  * Switches: never.
  * Requires: `options` is NULL or live; `name` is NULL or has `len` bytes.
  */
-void bop_spawn_options_name(struct bop_spawn_options_t *options, const char *name, size_t len);
+void bop_spawn_options_name(bop_spawn_options_t *options, const char *name, size_t len);
 
 /**
  * The size of the fiber's stack in bytes, 0 for the runtime's. A spawn fails if it is not more than
@@ -860,7 +855,7 @@ void bop_spawn_options_name(struct bop_spawn_options_t *options, const char *nam
  * Switches: never.
  * Requires: `options` is NULL or live.
  */
-void bop_spawn_options_stack_size(struct bop_spawn_options_t *options, size_t bytes);
+void bop_spawn_options_stack_size(bop_spawn_options_t *options, size_t bytes);
 
 /**
  * Spawns a fiber that calls `func` in a store, beside any others of that store. `args` must fit the
@@ -874,12 +869,12 @@ void bop_spawn_options_stack_size(struct bop_spawn_options_t *options, size_t by
  * Switches: never.
  * Requires: Pointers are NULL or live; `args` has `nargs` values, each of which holds what its kind says.
  */
-wasmtime_error_t *bop_spawn(struct bop_store_t *store,
+wasmtime_error_t *bop_spawn(bop_store_t *store,
                             const wasmtime_func_t *func,
                             const wasmtime_val_t *args,
                             size_t nargs,
-                            const struct bop_spawn_options_t *options,
-                            struct bop_fiber_t **out);
+                            const bop_spawn_options_t *options,
+                            bop_fiber_t **out);
 
 /**
  * Spawns a fiber that calls a function of the host. `docs/host-code.md` says what such a function
@@ -894,12 +889,12 @@ wasmtime_error_t *bop_spawn(struct bop_store_t *store,
  * Switches: never.
  * Requires: Pointers are NULL or live; `function` and `finalizer` may be called on any thread.
  */
-wasmtime_error_t *bop_spawn_host(struct bop_runtime_t *runtime,
+wasmtime_error_t *bop_spawn_host(bop_runtime_t *runtime,
                                  bop_host_fn_t function,
                                  void *env,
                                  bop_finalizer_t finalizer,
-                                 const struct bop_spawn_options_t *options,
-                                 struct bop_fiber_t **out);
+                                 const bop_spawn_options_t *options,
+                                 bop_fiber_t **out);
 
 /**
  * Spawns a fiber that makes a store, instantiates a module in it, calls one of its exports (`name`,
@@ -918,7 +913,7 @@ wasmtime_error_t *bop_spawn_host(struct bop_runtime_t *runtime,
  * Requires: Pointers are NULL or live; `name` has `len` bytes; `args` has `nargs` values, each of which holds what
  * its kind says; `setup` and `finalizer` may be called on any thread.
  */
-wasmtime_error_t *bop_spawn_instance(struct bop_runtime_t *runtime,
+wasmtime_error_t *bop_spawn_instance(bop_runtime_t *runtime,
                                      const wasmtime_instance_pre_t *pre,
                                      const char *name,
                                      size_t len,
@@ -927,8 +922,8 @@ wasmtime_error_t *bop_spawn_instance(struct bop_runtime_t *runtime,
                                      bop_setup_fn_t setup,
                                      void *env,
                                      bop_finalizer_t finalizer,
-                                     const struct bop_spawn_options_t *options,
-                                     struct bop_fiber_t **out);
+                                     const bop_spawn_options_t *options,
+                                     bop_fiber_t **out);
 
 /**
  * Fills in `*stats`, as far as its `size` says that it reaches. Does nothing if either is NULL.
@@ -937,7 +932,7 @@ wasmtime_error_t *bop_spawn_instance(struct bop_runtime_t *runtime,
  * Switches: never.
  * Requires: `runtime` is NULL or live; `stats` is NULL, or as large as it says.
  */
-void bop_runtime_stats(const struct bop_runtime_t *runtime, struct bop_stats_t *stats);
+void bop_runtime_stats(const bop_runtime_t *runtime, bop_stats_t *stats);
 
 /**
  * Fills in `*stats` for one worker. The workers of `bop_runtime_start` and of `bop_run` share one
@@ -948,9 +943,9 @@ void bop_runtime_stats(const struct bop_runtime_t *runtime, struct bop_stats_t *
  * Switches: never.
  * Requires: As for `bop_runtime_stats`.
  */
-bool bop_runtime_worker_stats(const struct bop_runtime_t *runtime,
+bool bop_runtime_worker_stats(const bop_runtime_t *runtime,
                               size_t worker,
-                              struct bop_worker_stats_t *stats);
+                              bop_worker_stats_t *stats);
 
 /**
  * Fills in `*times`. The runtime must have been made with `bop_config_timing`.
@@ -960,7 +955,7 @@ bool bop_runtime_worker_stats(const struct bop_runtime_t *runtime,
  * Switches: never.
  * Requires: `fiber` is NULL or a live handle; `times` is NULL, or as large as it says.
  */
-bool bop_fiber_times(const struct bop_fiber_t *fiber, struct bop_times_t *times);
+bool bop_fiber_times(const bop_fiber_t *fiber, bop_times_t *times);
 
 /**
  * Hands a store to a runtime, with all that is in it; `wasmtime_store_t`'s functions may not be used
@@ -973,9 +968,9 @@ bool bop_fiber_times(const struct bop_fiber_t *fiber, struct bop_times_t *times)
  * Switches: never.
  * Requires: `runtime` is NULL or live; `store` is NULL or the caller's; `out` is NULL or writable.
  */
-wasmtime_error_t *bop_store_new(struct bop_runtime_t *runtime,
+wasmtime_error_t *bop_store_new(bop_runtime_t *runtime,
                                 wasmtime_store_t *store,
-                                struct bop_store_t **out);
+                                bop_store_t **out);
 
 /**
  * Lets go of a store. It is deleted when its last fiber has ended, which may be on a worker: the
@@ -987,7 +982,7 @@ wasmtime_error_t *bop_store_new(struct bop_runtime_t *runtime,
  * Switches: never.
  * Requires: `store` is NULL or the caller's.
  */
-void bop_store_delete(struct bop_store_t *store);
+void bop_store_delete(bop_store_t *store);
 
 /**
  * Waits for the store's fibers to be between two turns, and keeps them from running until
@@ -1002,7 +997,7 @@ void bop_store_delete(struct bop_store_t *store);
  * Switches: never. It blocks the thread.
  * Requires: `store` is NULL or live; `out` is NULL or writable.
  */
-wasmtime_error_t *bop_store_enter(struct bop_store_t *store,
+wasmtime_error_t *bop_store_enter(bop_store_t *store,
                                   wasmtime_context_t **out);
 
 /**
@@ -1013,7 +1008,7 @@ wasmtime_error_t *bop_store_enter(struct bop_store_t *store,
  * Switches: never.
  * Requires: `store` is NULL or live.
  */
-wasmtime_error_t *bop_store_exit(struct bop_store_t *store);
+wasmtime_error_t *bop_store_exit(bop_store_t *store);
 
 #ifdef __cplusplus
 }  // extern "C"

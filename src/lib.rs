@@ -12,6 +12,8 @@
 //! ```
 
 mod capi;
+#[cfg(test)]
+mod facts;
 mod fiber;
 mod runtime;
 mod sched;

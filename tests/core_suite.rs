@@ -24,9 +24,9 @@ use support::{Runtime, thread_id};
 use wasmtime::{Config, Engine, OptLevel};
 
 const WORKERS: usize = 3;
-/// Scripts under way at once. One more than the workers: somebody always waits, and yet a worker runs dry
-/// often enough to steal.
-const DRIVERS: usize = WORKERS + 1;
+/// Scripts under way at once: enough that a fiber which was switched out finds others before it in the queue, and
+/// so goes on wherever a worker is free first.
+const DRIVERS: usize = 4 * WORKERS;
 /// Compiling happens on the fiber too, and Cranelift is not modest.
 const STACK: usize = 8 << 20;
 const LIMIT: Duration = Duration::from_secs(600);

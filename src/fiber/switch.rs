@@ -93,3 +93,61 @@ impl Suspender {
         unsafe { (*self.0).suspend(why) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fiber::stack::{MIN_STACK, Pool};
+    use crate::sys::memory::Guard;
+    use std::cell::Cell;
+
+    struct Tell<'a>(&'a Cell<u32>);
+    impl Drop for Tell<'_> {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    unsafe fn twice(arg: *const (), suspender: Suspender) {
+        // SAFETY: the tests pass a live cell.
+        let _kept = Tell(unsafe { &*arg.cast::<Cell<u32>>() });
+        for why in [Suspend::Yield, Suspend::Park] {
+            // SAFETY: this is its stack.
+            unsafe { suspender.suspend(why) };
+        }
+    }
+
+    fn context(dropped: &Cell<u32>) -> Context {
+        let stack = Pool::new(Guard::Mprotect).get(4 * MIN_STACK).unwrap();
+        // SAFETY: the cell outlives the context; `twice` does not unwind.
+        unsafe { Context::new(stack, twice, (&raw const *dropped).cast()) }
+    }
+
+    #[test]
+    fn a_context_tells_why_it_came_back_and_ends() {
+        let dropped = Cell::new(0);
+        let mut context = context(&dropped);
+        // SAFETY: this thread owns it.
+        let turns = [(); 3].map(|()| unsafe { context.resume() });
+        assert_eq!(turns, [Some(Suspend::Yield), Some(Suspend::Park), None]);
+        assert_eq!(dropped.get(), 1);
+        assert!(context.into_stack().is_some());
+    }
+
+    /// W8.
+    #[test]
+    fn a_suspended_context_is_never_unwound_from_outside() {
+        for take in [false, true] {
+            let dropped = Cell::new(0);
+            let mut context = context(&dropped);
+            // SAFETY: this thread owns it.
+            assert_eq!(unsafe { context.resume() }, Some(Suspend::Yield));
+            if take {
+                assert!(context.into_stack().is_none());
+            } else {
+                drop(context);
+            }
+            assert_eq!(dropped.get(), 0, "its frames were touched");
+        }
+    }
+}

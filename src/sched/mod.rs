@@ -208,8 +208,9 @@ impl<R: Runnable> Scheduler<R> {
     }
 
     /// What worker `index` has counted, and the CPU time in nanoseconds of the thread that it is.
+    /// `None` if no thread has ever been that worker.
     pub fn worker_stats(&self, index: usize) -> Option<(&Counters, Option<u64>)> {
-        self.slots.get(index).map(|s| (&s.counters, worker::cpu_time(&s.cpu_clock)))
+        self.reached().get(index).map(|s| (&s.counters, worker::cpu_time(&s.cpu_clock)))
     }
 
     /// The counters of the worker that the calling thread is, if it is one of this scheduler. Not

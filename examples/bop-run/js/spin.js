@@ -1,0 +1,2 @@
+// Never ends and calls nothing that could give up the turn.
+for (;;) {}
