@@ -32,7 +32,7 @@ struct job {
   /* What must come of it. */
   bop_outcome_t expected;
   int32_t expected_code;
-  struct bytes expected_out; /* all that it writes to stdout */
+  struct bytes expected_out;     /* all that it writes to stdout */
   struct bytes expected_picture; /* the content of the file it makes, for KIND_PICTURE */
   uint64_t limit_ns;             /* cancelled when it has lived so long */
 

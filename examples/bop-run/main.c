@@ -78,6 +78,10 @@ static void gather(struct run *run, struct job *scripts, const struct options *o
     run->jobs[at++] = &pictures->jobs[i];
   for (size_t i = 0; i < options->fibers; i++)
     run->jobs[at++] = &scripts[options->spinners + i];
+  /* What has not ended when all could have ended ten times over is stuck: it is cancelled, and
+   * that is reported. */
+  for (size_t i = run->spinners; i < run->count; i++)
+    run->jobs[i]->limit_ns = 60 * SECOND + run->count * (SECOND / 20);
 }
 
 static void delete_jobs(struct run *run) {

@@ -28,7 +28,8 @@ static _Noreturn void reject(const char *problem, const char *option, const char
   fail("%s: %s%s%s\nTry bop-run --help.", option, problem, value ? ": " : "", value ? value : "");
 }
 
-/* The limits are there to catch slips of the finger, not to promise that so much fits. */
+/* The limits catch slips of the finger. So many fibers have been run at once; a few times as many
+ * could not all have their 4 GiB of addresses. */
 static size_t number(const char *option, const char *text, size_t least, size_t most) {
   char *end;
   errno = 0;
@@ -59,8 +60,8 @@ struct options options_parse(int argc, char **argv) {
     const char **text;
   } known[] = {
       {"--workers", &options.workers, 1, 1024, NULL},
-      {"--fibers", &options.fibers, 0, 100000, NULL},
-      {"--spinners", &options.spinners, 0, 10000, NULL},
+      {"--fibers", &options.fibers, 0, 20000, NULL},
+      {"--spinners", &options.spinners, 0, 1000, NULL},
       {"--quantum-us", &options.quantum_us, 50, 1000000, NULL},
       {"--inputs", NULL, 0, 0, &options.inputs},
       {"--out", NULL, 0, 0, &options.out},

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PICTURE_LIMIT (120 * SECOND)
-
 /* Enlarged, so that a picture is some work. */
 static const char *const ARGV[] = {"resvg", "-z", "6", "in.svg", "out.png"};
 
@@ -56,8 +54,7 @@ static void render_alone(struct job *job, wasm_engine_t *plain, const struct gue
 
 static void prepare(struct job *job, wasm_engine_t *plain, const struct guest *alone,
                     const char *source, const char *file, const char *out) {
-  *job = (struct job){
-      .kind = KIND_PICTURE, .expected = BOP_OUTCOME_RETURNED, .limit_ns = PICTURE_LIMIT};
+  *job = (struct job){.kind = KIND_PICTURE, .expected = BOP_OUTCOME_RETURNED};
   char *path = format("%s/%s", source, file);
   struct bytes svg = {0};
   if (!file_read(path, &svg))

@@ -8,8 +8,6 @@
 
 /* Long enough for the others to get through many times over, short enough to wait for. */
 #define SPIN_LIMIT (SECOND + SECOND / 2)
-/* A script that has not ended by then never will: it is cancelled, and that is reported. */
-#define SCRIPT_LIMIT (120 * SECOND)
 
 void scripts_read(struct scripts *scripts, const char *folder) {
   for (size_t kind = 0; kind < KINDS; kind++) {
@@ -109,7 +107,7 @@ static char *factorial(unsigned seed) {
  * module that has exit. */
 static void prepare(struct job *job, const struct guest *quickjs, const struct scripts *scripts,
                     enum kind kind, unsigned seed) {
-  *job = (struct job){.kind = kind, .guest = quickjs, .limit_ns = SCRIPT_LIMIT};
+  *job = (struct job){.kind = kind, .guest = quickjs};
   snprintf(job->name, sizeof job->name, "%s-%u", KIND_NAMES[kind], seed);
   snprintf(job->seed, sizeof job->seed, "%u", seed);
   const char *argv[] = {"qjs", "--std", "-e", scripts->text[kind], job->seed};

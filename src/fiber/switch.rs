@@ -49,7 +49,7 @@ impl Context {
     /// # Safety
     ///
     /// The caller owns the fiber (see `state`), and what is on the stack may run on this thread.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn resume(&mut self) -> Option<Suspend> {
         match self.0.resume(()) {
             CoroutineResult::Yield(why) => Some(why),

@@ -24,10 +24,12 @@ pub enum Status {
     StoreHasGc,
 }
 
+#[inline]
 fn status(fiber: &Fiber) -> Status {
     if fiber.cancelled() { Status::Cancelled } else { Status::Ok }
 }
 
+#[inline]
 fn may_suspend(fiber: &Fiber) -> Result<(), Status> {
     if fiber.strand.may_suspend() { Ok(()) } else { Err(Status::StoreHasGc) }
 }
@@ -82,6 +84,7 @@ fn suspend(fiber: &Fiber, permit: bool) {
 }
 
 /// Gives up the turn.
+#[inline]
 pub fn yield_now() -> Status {
     let Some(fiber) = current() else { return Status::Ok };
     if let Err(status) = may_suspend(fiber) {

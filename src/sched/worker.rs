@@ -58,9 +58,8 @@ impl<R: Runnable> Scheduler<R> {
         self.look_for_demand();
         let outer = tls::set_worker((&raw const worker).cast_mut().cast());
         while go_on() {
-            match worker.find() {
-                Some(strand) => worker.turn(strand),
-                None => worker.search_or_sleep(&go_on),
+            if let Some(strand) = worker.find().or_else(|| worker.search_or_sleep(&go_on)) {
+                worker.turn(strand);
             }
         }
         tls::set_worker(outer);
@@ -145,6 +144,9 @@ impl<R: Runnable> Worker<R> {
         }
     }
 
+    /// Inlined, as is `R::run`: after a fiber has switched back, the processor predicts each return
+    /// on the way to the next fiber wrongly.
+    #[inline(always)]
     fn turn(&self, strand: Arc<R>) {
         match R::run(&strand, self) {
             Turn::Idle => {}
@@ -154,6 +156,7 @@ impl<R: Runnable> Worker<R> {
     }
 
     /// Work that is here, without disturbing anybody.
+    #[inline(always)]
     fn find(&self) -> Option<Arc<R>> {
         let dispatched = self.dispatched.get().wrapping_add(1);
         self.dispatched.set(dispatched);
@@ -170,6 +173,7 @@ impl<R: Runnable> Worker<R> {
     }
 
     /// The strand in our slot, unless it is somebody else's turn.
+    #[inline]
     fn take_next(&self) -> Option<Arc<R>> {
         let row = self.next_in_a_row.get();
         if row >= NEXT_IN_A_ROW && !self.deque.is_empty() {
@@ -181,6 +185,7 @@ impl<R: Runnable> Worker<R> {
     }
 
     /// What is in the slot `next` of a worker.
+    #[inline]
     fn take_from(&self, index: usize) -> Option<Arc<R>> {
         let next = &self.scheduler().slots[index].next;
         if next.load(Ordering::Relaxed).is_null() {
@@ -191,6 +196,7 @@ impl<R: Runnable> Worker<R> {
         (!strand.is_null()).then(|| unsafe { Arc::from_raw(strand) })
     }
 
+    #[inline]
     fn from_injector(&self) -> Option<Arc<R>> {
         let injector = &self.scheduler().injector;
         if injector.is_empty() {
@@ -215,7 +221,9 @@ impl<R: Runnable> Worker<R> {
         found
     }
 
-    fn search_or_sleep(&self, go_on: &impl Fn() -> bool) {
+    /// Looks everywhere, and sleeps when there is nothing. `None`: ask whether to go on.
+    #[inline(never)]
+    fn search_or_sleep(&self, go_on: &impl Fn() -> bool) -> Option<Arc<R>> {
         let scheduler = self.scheduler();
         scheduler.idle.begin_search();
         loop {
@@ -225,7 +233,7 @@ impl<R: Runnable> Worker<R> {
                     if scheduler.idle.end_search() && scheduler.any_work() {
                         scheduler.announce();
                     }
-                    return self.turn(strand);
+                    return Some(strand);
                 }
                 std::hint::spin_loop();
             }
@@ -237,7 +245,7 @@ impl<R: Runnable> Worker<R> {
                 if scheduler.idle.end_search() && scheduler.any_work() {
                     scheduler.announce();
                 }
-                return;
+                return None;
             }
         }
     }

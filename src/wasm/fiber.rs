@@ -220,6 +220,7 @@ impl Fiber {
     }
 
     /// Has it been cancelled? If so it knows now. Only the fiber itself calls this.
+    #[inline]
     pub fn cancelled(&self) -> bool {
         let cancelled = self.word.cancelled();
         if cancelled {
@@ -246,7 +247,7 @@ impl Fiber {
     /// # Safety
     ///
     /// The caller is a worker, owns the fiber, and has loaded its activation.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn resume(&self) -> Option<Suspend> {
         // SAFETY: the owner alone touches `context`; it is there until the end.
         unsafe { (*self.context.get()).as_mut().unwrap_unchecked().resume() }

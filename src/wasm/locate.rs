@@ -82,8 +82,16 @@ fn snapshot() -> Option<(*mut u8, Vec<usize>)> {
     Some((unsafe { base.add(first) }, (0..words).map(read).collect()))
 }
 
-/// Looks at the word's four moments; see the head of this file.
+/// The first frame of the probe thread: everything that [`probe_below`] does lies below it.
 fn probe() -> Result<(isize, usize), String> {
+    let outermost = std::hint::black_box(0_u8);
+    probe_below(std::hint::black_box(&raw const outermost) as usize)
+}
+
+/// Looks at the word's four moments; see the head of this file. Not inlined, nor may what it calls
+/// be inlined further up: an activation must lie between `outermost` and the host function.
+#[inline(never)]
+fn probe_below(outermost: usize) -> Result<(isize, usize), String> {
     let failed = |e: wasmtime::Error| format!("locating Wasmtime's state: {e:#}");
     let no_block = || "the dynamic linker does not tell where thread-locals are".to_string();
     let engine = Engine::new(&Config::new()).map_err(failed)?;
@@ -101,7 +109,6 @@ fn probe() -> Result<(isize, usize), String> {
     host.call(&mut store, &[], &mut []).map_err(failed)?;
     let (_, after) = snapshot().ok_or_else(no_block)?;
     let (deepest, during) = inside.lock().unwrap().clone();
-    let outermost = (&raw const store) as usize + size_of_val(&store);
     let found = candidates([&before, &ready, &during, &after], deepest..outermost);
     let [index] = found[..] else {
         return Err(format!(

@@ -198,7 +198,7 @@ impl Strand {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn resume(&self, fiber: &Fiber, worker: &Worker<Strand>, thread: ThreadWord) -> Option<Suspend> {
         self.load(fiber);
         fiber.resumed_at.set(self.shared.scheduler.tick());
@@ -222,6 +222,7 @@ impl Strand {
     }
 
     /// A fiber has ended.
+    #[inline(never)]
     fn retire(&self, fiber: NonNull<Fiber>, worker: &Worker<Strand>) {
         // SAFETY: it came from our mailbox and holds the reference from `Fiber::start`, which is ours
         // to drop now.
@@ -246,6 +247,7 @@ impl Strand {
     }
 
     /// Nothing is ready. True: the strand is no longer ours.
+    #[inline(never)]
     fn rest(&self) -> bool {
         if self.doors.hand_over() {
             return true;
@@ -260,6 +262,7 @@ impl Strand {
 }
 
 impl Runnable for Strand {
+    #[inline(always)]
     fn run(this: &Arc<Strand>, worker: &Worker<Strand>) -> Turn {
         let thread = ThreadWord::here();
         let scheduler = &this.shared.scheduler;
