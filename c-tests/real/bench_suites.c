@@ -204,7 +204,7 @@ int main(int argc, char **argv) {
   control();
   bop_runtime_t *runtime = real_runtime();
   run_as_fibers(runtime);
-  real_check_preempted(runtime, 2000);
+  real_check_preempted(runtime, 1000);
   refused(plain, bop_runtime_engine(runtime));
   OK(bop_runtime_delete(runtime));
   wasm_engine_delete(plain);

@@ -83,7 +83,7 @@ int main(int argc, char **argv) {
              (const char *)run->err.data);
     real_delete(run);
   }
-  real_check_preempted(runtime, 500);
+  real_check_preempted(runtime, 200);
   OK(bop_runtime_delete(runtime));
   real_unload(&cpython);
   return 0;

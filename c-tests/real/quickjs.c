@@ -126,7 +126,7 @@ int main(int argc, char **argv) {
     CHECK_EQ(spinners[i].run.outcome, BOP_OUTCOME_CANCELLED);
     real_delete(&spinners[i].run);
   }
-  real_check_preempted(runtime, 500);
+  real_check_preempted(runtime, 200);
   real_delete(&exits.run);
   real_delete(&overflows.run);
   OK(bop_runtime_delete(runtime));

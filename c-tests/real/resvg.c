@@ -109,7 +109,7 @@ int main(int argc, char **argv) {
     real_delete(&pictures[i].alone);
     real_free(&pictures[i].svg);
   }
-  real_check_preempted(runtime, 500);
+  real_check_preempted(runtime, 200);
   OK(bop_runtime_delete(runtime));
   real_unload(&resvg);
   return 0;
