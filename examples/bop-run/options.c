@@ -10,7 +10,7 @@
 
 static const char HELP[] =
     "Usage: bop-run [OPTION]...\n"
-    "Runs real WASI programs as fibers: QuickJS scripts, some of which never end, and resvg, which\n"
+    "Runs real WASI programs as fibers: QuickJS scripts, some of which never end, and resvg, that\n"
     "renders a folder of SVG files. Checks all that they produce.\n"
     "\n"
     "  --workers N      OS threads that run fibers (one for each core)\n"

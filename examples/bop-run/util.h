@@ -1,4 +1,6 @@
-/* Failing with a message, byte buffers, files, numbers as text. Knows nothing of Wasm. */
+/* Failing with a message, byte buffers, files, numbers as text. Knows nothing of Wasm.
+ *
+ * Comes before any other header: it asks for declarations that strict C11 hides. */
 #ifndef BOP_RUN_UTIL_H
 #define BOP_RUN_UTIL_H
 

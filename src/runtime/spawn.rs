@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use wasmtime::{Engine, Func, FuncType, InstancePre};
+use wasmtime::{Engine, Func, InstancePre};
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t, wasmtime_val_t, wasmtime_val_union};
 
 use super::Runtime;
 use crate::wasm::fiber::{Body, End, Fiber, Outcome};
 use crate::wasm::guest::{self, Env, Instance, Setup};
-use crate::wasm::shared::Shared;
+use crate::wasm::signature::Signature;
 use crate::wasm::strand::Strand;
 use crate::wasm::bridge;
 
@@ -24,7 +24,7 @@ pub struct Options {
 pub type HostFn = unsafe extern "C" fn(env: *mut std::ffi::c_void) -> i64;
 
 fn start(strand: Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fiber>, String> {
-    let shared: Arc<Shared> = Arc::clone(&strand.shared);
+    let shared = &*strand.shared;
     let size = options.stack_size.unwrap_or(shared.limits.stack_size);
     shared.limits.check_stack(size)?;
     if !shared.live.enter(shared.limits.max_fibers) {
@@ -45,7 +45,7 @@ fn start(strand: Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fiber
         });
     match fiber {
         Ok(fiber) => {
-            Arc::clone(&fiber).start();
+            fiber.start();
             Ok(fiber)
         }
         Err(e) => {
@@ -78,18 +78,15 @@ pub unsafe fn call(
     }
     // SAFETY: it is no null function.
     let func = unsafe { *func };
-    // SAFETY: the handle that the caller holds keeps the store. `ty` reads the store's number and
-    // its engine, neither of which ever changes, although a worker may be using the store: this is
-    // a shared borrow beside its exclusive one, which Wasmtime gives no way around.
-    let ty = func.ty(unsafe { strand.store() });
+    let signature = strand.signature(func);
     // SAFETY: per contract.
-    let args = unsafe { guest::copy_args(&ty, args, strand.store_id)? };
+    let args = unsafe { signature.copy_args(args, strand.store_id)? };
     if strand.fibers() > 0 && strand.has_gc_heap() {
         return Err("the store has a GC heap, which allows one fiber at a time: a collection would \
                     not see what a suspended one refers to"
             .into());
     }
-    start(Arc::clone(strand), guest::call(func, args, ty.results().len()), options)
+    start(Arc::clone(strand), guest::call(func, args, signature), options)
 }
 
 impl Runtime {
@@ -136,16 +133,17 @@ impl Runtime {
         let Some(found) = pre.module().get_export(export) else {
             return Err(format!("the module has no export {export:?}"));
         };
-        let Some(ty): Option<FuncType> = found.func().cloned() else {
+        let Some(ty) = found.func() else {
             return Err(format!("the export {export:?} is not a function"));
         };
+        let signature = Signature::of(ty);
         // SAFETY: per contract.
-        let args = unsafe { guest::copy_args(&ty, args, 0)? };
+        let args = unsafe { signature.copy_args(args, 0)? };
         let plan = Instance {
             pre: pre.clone(),
             export: export.into(),
             args,
-            results: ty.results().len(),
+            signature,
             setup,
             env,
         };

@@ -18,7 +18,7 @@ use crate::fiber::state::{Signal, Signalled, Word};
 use crate::fiber::switch::{Context, Suspend, Suspender};
 use crate::sched::mailbox::Linked;
 use crate::sched::timers::Expire;
-use crate::sched::{Counters, Worker};
+use crate::sched::Worker;
 use crate::sys::{clock, futex};
 
 /// What a fiber runs. It is called, once, on the fiber's own stack; if the fiber was cancelled
@@ -174,33 +174,32 @@ impl Fiber {
     }
 
     /// Makes it run. It holds a reference to itself from now on, until it has ended.
-    pub fn start(self: Arc<Fiber>) {
-        let strand = Arc::clone(&self.strand);
-        strand.shared.scheduler.active(1);
+    pub fn start(self: &Arc<Fiber>) {
         // SAFETY: not null.
-        let this = unsafe { NonNull::new_unchecked(Arc::into_raw(self).cast_mut()) };
-        if strand.mailbox.post(this) {
-            let shared = Arc::clone(&strand.shared);
-            shared.scheduler.schedule(strand, true);
-        }
+        let this = unsafe { NonNull::new_unchecked(Arc::into_raw(Arc::clone(self)).cast_mut()) };
+        self.enqueue(this, true);
     }
 
-    /// Signals the fiber, and enqueues it if that woke it.
+    /// Signals the fiber, and enqueues it if that woke it. Whoever calls this holds a reference.
     pub fn signal(&self, signal: Signal) -> Signalled {
         let signalled = self.word.signal(signal);
         if signalled == Signalled::Enqueue {
-            let strand = Arc::clone(&self.strand);
-            strand.shared.scheduler.active(1);
-            if let Some(counters) = here(&strand.shared) {
+            if let Some(counters) = self.shared().scheduler.here_counters() {
                 counters.count_wake();
             }
-            // From here on it may run, end and be freed; the strand is ours.
-            if strand.mailbox.post(NonNull::from(self)) {
-                let shared = Arc::clone(&strand.shared);
-                shared.scheduler.schedule(strand, false);
-            }
+            self.enqueue(NonNull::from(self), false);
         }
         signalled
+    }
+
+    /// Puts it into its strand's mailbox. It may run and end at once, but the caller's reference
+    /// keeps all that is used here.
+    fn enqueue(&self, this: NonNull<Fiber>, fresh: bool) {
+        let scheduler = &self.shared().scheduler;
+        scheduler.active(1);
+        if self.strand.mailbox.post(this) {
+            scheduler.schedule(Arc::clone(&self.strand), fresh);
+        }
     }
 
     /// Cancels the fiber: its blocking calls return, and Wasm traps at its next epoch check. False
@@ -372,11 +371,6 @@ impl Wake for Event {
         self.0.store(1, Ordering::Release);
         futex::wake(&self.0, 1);
     }
-}
-
-/// The counters of the worker that this thread is, if it is one of this runtime.
-fn here(shared: &Shared) -> Option<&Counters> {
-    shared.scheduler.here_counters()
 }
 
 /// The worker that this thread is, whatever its runtime.

@@ -13,4 +13,5 @@ pub mod live;
 pub mod locate;
 pub mod preempt;
 pub mod shared;
+pub mod signature;
 pub mod strand;

@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use wasmtime::Store;
@@ -16,6 +16,7 @@ use super::activation::{StoreWords, ThreadWord, Words};
 use super::doors::Doors;
 use super::fiber::Fiber;
 use super::shared::Shared;
+use super::signature::Signature;
 use super::{bridge, preempt};
 use crate::fiber::switch::Suspend;
 use crate::sched::mailbox::Mailbox;
@@ -48,6 +49,9 @@ pub struct Strand {
     words: Cell<Option<StoreWords>>,
     base: Cell<Option<Words>>,
     loaded: Cell<*const Fiber>,
+    /// The functions that were spawned lately: their `VMFuncRef`s, which stay where they are while the
+    /// store lives.
+    pub signatures: Mutex<Vec<(usize, Arc<Signature>)>>,
 }
 
 // SAFETY: as for `Fiber`: a field is immutable, atomic, locked, or the owner's. Ownership is handed over
@@ -75,6 +79,7 @@ impl Strand {
             words: Cell::new(None),
             base: Cell::new(None),
             loaded: Cell::new(null()),
+            signatures: Mutex::default(),
         }
     }
 
