@@ -936,9 +936,10 @@ void bop_runtime_stats(const bop_runtime_t *runtime, bop_stats_t *stats);
 
 /**
  * Fills in `*stats` for one worker. The workers of `bop_runtime_start` and of `bop_run` share one
- * numbering, from 0 up, in the order in which they came.
+ * numbering, from 0 up, in the order in which they came; a background worker comes a moment after
+ * `bop_runtime_start`.
  *
- * Returns: whether there is such a worker, and neither pointer is NULL.
+ * Returns: whether there is, or ever was, such a worker, and neither pointer is NULL.
  * Context: any thread or fiber.
  * Switches: never.
  * Requires: As for `bop_runtime_stats`.

@@ -50,6 +50,8 @@
 mod idle;
 mod load;
 pub mod mailbox;
+#[cfg(test)]
+mod tests;
 pub mod ticker;
 pub mod timers;
 mod worker;
@@ -159,6 +161,11 @@ impl<R: Runnable> Scheduler<R> {
             fence(Ordering::SeqCst);
             self.ticker.demand();
         }
+    }
+
+    #[cfg(test)]
+    fn attached_and_awake(&self) -> (u64, u64) {
+        self.idle.workers()
     }
 
     /// Makes ticks come, whoever waits, until as many [`Scheduler::unurge`] have been called: a
