@@ -87,7 +87,9 @@ fn no_panic_leaves_an_exported_function() {
         let text = std::fs::read_to_string(&path).unwrap();
         for function in text.split("#[unsafe(no_mangle)]").skip(1) {
             let body = function.split("\n}\n").next().unwrap();
+            // An exception says why.
             let constant = body.contains("_name(") || body.contains("VERSION");
+            let constant = constant || body.contains("// Not in `call`: nothing here can panic");
             let guarded = ["call(", "fallible(", "set("].iter().any(|guard| body.contains(guard));
             assert!(guarded || constant, "{}: unguarded: {body}", path.display());
             seen += 1;
