@@ -95,6 +95,12 @@ static void names(void) {
   for (int a = 0; a <= BOP_STATE_FINISHED; a++)
     for (int b = 0; b < a; b++)
       CHECK(strcmp(bop_state_name((bop_state_t)a), bop_state_name((bop_state_t)b)) != 0);
+  const int wrong[] = {-1, 8, 99, 1 << 20};
+  for (size_t i = 0; i < 4; i++) {
+    CHECK_HAS(bop_status_name((bop_status_t)wrong[i]), "unknown");
+    CHECK_HAS(bop_outcome_name((bop_outcome_t)wrong[i]), "unknown");
+    CHECK_HAS(bop_state_name((bop_state_t)wrong[i]), "unknown");
+  }
   CHECK_HAS(bop_status_name(BOP_CANCELLED), "cancel");
   CHECK_HAS(bop_outcome_name(BOP_OUTCOME_TRAPPED), "trap");
   CHECK_HAS(bop_state_name(BOP_STATE_PARKED), "park");
@@ -145,6 +151,9 @@ static void stacks(void) {
 
 static void guards(void) {
   CASE("guards");
+  bop_config_t *wrong = bop_config_new();
+  bop_config_guard(wrong, (bop_guard_t)77);
+  refused(wrong, "guard");
   for (int guard = BOP_GUARD_AUTO; guard <= BOP_GUARD_MPROTECT; guard++) {
     bop_config_t *config = with_stack(256 << 10, 64 << 10);
     bop_config_guard(config, (bop_guard_t)guard);

@@ -304,6 +304,13 @@ static void errors(wasm_engine_t *engine) {
   wasmtime_store_t *store = wasmtime_store_new(engine, NULL, NULL);
   FAILS(bop_activation_restore(wasmtime_store_context(store), NULL), "NULL");
   FAILS(bop_activation_save(wasmtime_store_context(store), NULL), "NULL");
+  /* Out of order: told, and nothing is lost. */
+  wasmtime_context_t *context = wasmtime_store_context(store);
+  FAILS(bop_activation_save(context, &activation), "restore");
+  OK(bop_activation_restore(context, &activation));
+  FAILS(bop_activation_restore(context, &activation), "save");
+  OK(bop_activation_save(context, &activation));
+  FAILS(bop_activation_save(context, &activation), "restore");
   wasmtime_store_delete(store);
 }
 

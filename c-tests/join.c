@@ -68,7 +68,7 @@ static void deadlines(void) {
   CHECK(t_now() >= deadline);
   CHECK_EQ(bop_fiber_join_until(target, 0, &outcome), BOP_TIMEOUT);
   CHECK_EQ(outcome, 77);
-  CHECK_EQ(bop_fiber_unpark(target), BOP_OK);
+  CHECK_EQ(bop_unpark(target), BOP_OK);
   CHECK_EQ(bop_fiber_join_until(target, bop_now() + 60 * SECOND, &outcome), BOP_OK);
   CHECK_EQ(outcome, BOP_OUTCOME_RETURNED);
   CHECK_EQ(t_result(target), BOP_OK);
@@ -82,7 +82,7 @@ static int64_t joins_in_time(void *target) {
     CHECK(bop_now() >= deadline);
   }
   CHECK_EQ(outcome, 77);
-  CHECK_EQ(bop_fiber_unpark(target), BOP_OK);
+  CHECK_EQ(bop_unpark(target), BOP_OK);
   CHECK_EQ(bop_fiber_join_until(target, bop_now() + 60 * SECOND, &outcome), BOP_OK);
   CHECK_EQ(outcome, BOP_OUTCOME_RETURNED);
   /* A wake-up left over from an earlier wait would end this one early. */
@@ -124,7 +124,7 @@ static void not_allowed(void) {
   OK(bop_runtime_start(other));
   bop_fiber_t *foreigner = t_spawn_host(other, parks, NULL, NULL);
   CHECK_EQ(t_result(t_spawn_host(runtime, joins_abroad, foreigner, NULL)), 9);
-  CHECK_EQ(bop_fiber_unpark(foreigner), BOP_OK);
+  CHECK_EQ(bop_unpark(foreigner), BOP_OK);
   CHECK_EQ(t_result(foreigner), BOP_OK); /* a host thread may join fibers of any runtime */
   OK(bop_runtime_delete(other));
 }
@@ -145,7 +145,7 @@ static void cancelled_joiner(void) {
   CHECK_EQ(bop_fiber_cancel(joiner), BOP_OK);
   CHECK_EQ(t_result(joiner), 10);
   EVENTUALLY(bop_fiber_state(target) == BOP_STATE_PARKED); /* not touched by that */
-  CHECK_EQ(bop_fiber_unpark(target), BOP_OK);
+  CHECK_EQ(bop_unpark(target), BOP_OK);
   CHECK_EQ(t_result(target), BOP_OK);
 }
 

@@ -61,7 +61,7 @@ static void max_fibers(void) {
   CHECK_EQ(t_stats(runtime).live, MOST);
 
   for (int i = 0; i < 20; i++) { /* each place is free again and again */
-    CHECK_EQ(bop_fiber_unpark(fibers[i % MOST]), BOP_OK);
+    CHECK_EQ(bop_unpark(fibers[i % MOST]), BOP_OK);
     CHECK_EQ(t_result(fibers[i % MOST]), BOP_OK);
     fibers[i % MOST] = spawn_at_last(runtime, i % 2 ? seven : parks);
     if (i % 2) {
@@ -156,7 +156,7 @@ static void out_of_memory(void) {
     CHECK(n > 0 && n < 64);
     FAILS(error, "memory");
     for (size_t i = 0; i < n; i++)
-      CHECK_EQ(bop_fiber_unpark(fibers[i]), BOP_OK);
+      CHECK_EQ(bop_unpark(fibers[i]), BOP_OK);
     for (size_t i = 0; i < n; i++)
       CHECK_EQ(t_result(fibers[i]), BOP_OK);
     EVENTUALLY(t_stats(runtime).live == 0);

@@ -104,7 +104,7 @@ static void child(bop_guard_t guard, bool through_wasm, bool harmless) {
     spawn_neighbour(runtime, options, i);
   if (harmless)
     _exit(0);
-  CHECK_EQ(bop_fiber_unpark(fiber), BOP_OK);
+  CHECK_EQ(bop_unpark(fiber), BOP_OK);
   bop_outcome_t outcome;
   bop_fiber_join(fiber, &outcome);
   _exit(0); /* it survived */

@@ -137,7 +137,7 @@ static void live_at_delete(bool started) {
   CHECK_EQ(bop_fiber_name(parker, name, sizeof name), strlen("the parker"));
   CHECK(strcmp(name, "the parker") == 0);
   CHECK_EQ(bop_fiber_id(parker), id);
-  CHECK_EQ(bop_fiber_unpark(parker), BOP_FINISHED);
+  CHECK_EQ(bop_unpark(parker), BOP_FINISHED);
   bop_fiber_t *clone = bop_fiber_clone(parker);
   if (started) {
     /* A function that returns although it was cancelled has returned. */
@@ -209,9 +209,35 @@ static void idle(void) {
   uint64_t used = cpu() - before;
   if (used >= 20 * MS)
     t_fail(__FILE__, __LINE__, "idle for 2 s, yet used %.1f ms of CPU", (double)used / 1e6);
-  CHECK_EQ(bop_fiber_unpark(parker), BOP_OK); /* and it still wakes */
+  CHECK_EQ(bop_unpark(parker), BOP_OK); /* and it still wakes */
   CHECK_EQ(t_result(parker), BOP_OK);
   bop_fiber_detach(sleeper);
+  OK(bop_runtime_delete(runtime));
+}
+
+static atomic_bool child_ran;
+static int64_t child(void *env) {
+  (void)env;
+  child_ran = true;
+  return 1;
+}
+
+/* A fiber that holds on to its worker until its child has run: only a thief can run that one. */
+static int64_t blocks_for_its_child(void *runtime) {
+  bop_fiber_t *fiber = t_spawn_host(runtime, child, NULL, NULL);
+  EVENTUALLY(child_ran);
+  return t_result(fiber);
+}
+
+static void stealing(void) {
+  CASE("stealing");
+  bop_runtime_t *runtime = t_runtime(2, 0);
+  OK(bop_runtime_start(runtime));
+  for (int i = 0; i < 20; i++) {
+    child_ran = false;
+    CHECK_EQ(t_result(t_spawn_host(runtime, blocks_for_its_child, runtime, NULL)), 1);
+  }
+  CHECK_EQ(t_stats(runtime).steals, 20);
   OK(bop_runtime_delete(runtime));
 }
 
@@ -251,6 +277,7 @@ int main(void) {
   live_at_delete(false);
   refusal();
   idle();
+  stealing();
   statistics();
   return 0;
 }

@@ -90,9 +90,9 @@ static int64_t permits(void *env) {
   CHECK_EQ(bop_park(), BOP_OK);
   /* a permit given to oneself */
   bop_fiber_t *self = bop_current();
-  CHECK_EQ(bop_fiber_unpark(self), BOP_OK);
+  CHECK_EQ(bop_unpark(self), BOP_OK);
   CHECK_EQ(bop_park(), BOP_OK);
-  CHECK_EQ(bop_fiber_unpark(self), BOP_OK);
+  CHECK_EQ(bop_unpark(self), BOP_OK);
   CHECK_EQ(bop_park_until(0), BOP_OK); /* a permit that is there beats a deadline that is past */
   bop_fiber_detach(self);
   return bop_park_until(bop_now() + 10 * MS);
@@ -101,14 +101,14 @@ static int64_t permits(void *env) {
 static void permit(void) {
   CASE("permit");
   bop_fiber_t *fiber = t_spawn_host(runtime, permits, NULL, NULL);
-  CHECK_EQ(bop_fiber_unpark(fiber), BOP_OK);
-  CHECK_EQ(bop_fiber_unpark(fiber), BOP_OK);
+  CHECK_EQ(bop_unpark(fiber), BOP_OK);
+  CHECK_EQ(bop_unpark(fiber), BOP_OK);
   stage = 1;
   EVENTUALLY(stage == 2);
-  CHECK_EQ(bop_fiber_unpark(fiber), BOP_OK);
+  CHECK_EQ(bop_unpark(fiber), BOP_OK);
   stage = 3;
   JOINS(fiber, BOP_OUTCOME_RETURNED);
-  CHECK_EQ(bop_fiber_unpark(fiber), BOP_FINISHED);
+  CHECK_EQ(bop_unpark(fiber), BOP_FINISHED);
   CHECK_EQ(t_result(fiber), BOP_TIMEOUT);
 }
 
@@ -128,7 +128,7 @@ static void *unparks(void *fiber) {
   CHECK(bop_current() == NULL);
   CHECK(!bop_cancelled());
   for (int i = 0; i < 500; i++) {
-    CHECK(bop_fiber_unpark(fiber) != BOP_INVALID);
+    CHECK(bop_unpark(fiber) != BOP_INVALID);
     if (i % 50 == 0)
       t_pause(MS / 10);
   }
@@ -145,7 +145,7 @@ static void from_threads(void) {
     CHECK_EQ(parks_done, i);
     if (i % 2)
       EVENTUALLY(bop_fiber_state(fiber) == BOP_STATE_PARKED);
-    CHECK_EQ(bop_fiber_unpark(fiber), BOP_OK);
+    CHECK_EQ(bop_unpark(fiber), BOP_OK);
     uint64_t end = t_now() + 60 * SECOND;
     while (parks_done == i)
       CHECK(t_now() < end);
@@ -160,7 +160,7 @@ static void from_threads(void) {
     CHECK_EQ(pthread_create(&threads[i], NULL, unparks, fiber), 0);
   for (int i = 0; i < 4; i++)
     CHECK_EQ(pthread_join(threads[i], NULL), 0);
-  while (bop_fiber_unpark(fiber) == BOP_OK)
+  while (bop_unpark(fiber) == BOP_OK)
     t_pause(MS);
   CHECK_EQ(t_result(fiber), 3);
 }
@@ -182,7 +182,7 @@ static int64_t plays(void *side) {
     }
     game.turn++;
     bop_fiber_t *other = game.player[1 - me];
-    CHECK(bop_fiber_unpark(other) != BOP_INVALID);
+    CHECK(bop_unpark(other) != BOP_INVALID);
   }
   return parked;
 }
@@ -209,7 +209,7 @@ static void ping_pong(void) {
   for (int i = 0; i < 2; i++)
     game.player[i] = t_spawn_host(runtime, plays, (void *)(intptr_t)i, NULL);
   game.turn = 0;
-  CHECK_EQ(bop_fiber_unpark(game.player[0]), BOP_OK);
+  CHECK_EQ(bop_unpark(game.player[0]), BOP_OK);
   end_of_game();
 
   CASE("ping-pong in one store");
@@ -224,7 +224,7 @@ static void ping_pong(void) {
   for (int i = 0; i < 2; i++)
     game.player[i] = t_spawn1(&guest, "play", i);
   game.turn = 0;
-  CHECK_EQ(bop_fiber_unpark(game.player[0]), BOP_OK);
+  CHECK_EQ(bop_unpark(game.player[0]), BOP_OK);
   end_of_game();
   t_guest_delete(&guest);
 }

@@ -81,7 +81,7 @@ static void wrong_arguments(bop_runtime_t *runtime) {
   FAILS(bop_spawn(guest.store, twice, NULL, 0, NULL, &fiber), "argument");
   FAILS(bop_spawn(guest.store, twice, NULL, 1, NULL, &fiber), "NULL");
   FAILS(bop_spawn(guest.store, twice, &wide, 1, NULL, &fiber), "i32");
-  FAILS(bop_spawn(guest.store, twice, &odd, 1, NULL, &fiber), "");
+  FAILS(bop_spawn(guest.store, twice, &odd, 1, NULL, &fiber), "kind");
   FAILS(bop_spawn(guest.store, NULL, two, 1, NULL, &fiber), "NULL");
   FAILS(bop_spawn(NULL, twice, two, 1, NULL, &fiber), "NULL");
   FAILS(bop_spawn(other.store, twice, two, 1, NULL, &fiber), "store");

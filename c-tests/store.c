@@ -233,6 +233,69 @@ static void enter_from_threads(bop_runtime_t *runtime) {
   t_guest_delete(&guest);
 }
 
+/* What would wait for ever says so instead. */
+static void enter_in_vain(void) {
+  CASE("enter without workers");
+  bop_runtime_t *runtime = t_runtime(1, 0);
+  t_guest guest;
+  t_guest_new(&guest, runtime, GUEST, IMPORTS);
+  wasmtime_context_t *context = NULL;
+  OK(bop_store_enter(guest.store, &context)); /* nobody is in the way */
+  bop_fiber_t *fiber = t_spawn1(&guest, "fib", 10);
+  FAILS(bop_run(runtime), "entered");
+  FAILS(bop_runtime_shutdown(runtime, MS), "entered");
+  CHECK_EQ(bop_fiber_join(fiber, NULL), BOP_NOT_ALLOWED);
+  OK(bop_store_exit(guest.store));
+  context = NULL;
+  FAILS(bop_store_enter(guest.store, &context), "worker"); /* the fiber is queued */
+  CHECK(context == NULL);
+  OK(bop_run(runtime));
+  CHECK_EQ(t_result(fiber), 55);
+  OK(bop_store_enter(guest.store, &context));
+  OK(bop_store_exit(guest.store));
+  t_guest_delete(&guest);
+  OK(bop_runtime_delete(runtime));
+}
+
+/* The last user of a store may be a worker between two fibers: nothing may block there. */
+static bop_fiber_t *other_fiber;
+static atomic_int refused;
+static void blocks(void *data) {
+  (void)data;
+  bop_outcome_t outcome;
+  CHECK_EQ(bop_sleep(MS), BOP_NOT_ALLOWED);
+  CHECK_EQ(bop_park(), BOP_NOT_FIBER);
+  CHECK_EQ(bop_fiber_join(other_fiber, &outcome), BOP_NOT_ALLOWED);
+  CHECK_EQ(bop_yield(), BOP_OK);
+  CHECK(bop_current() == NULL);
+  refused = 1;
+}
+
+static int64_t waits(void *env) {
+  (void)env;
+  return bop_park();
+}
+
+static void finalizer_on_a_worker(bop_runtime_t *runtime) {
+  CASE("a finalizer on a worker");
+  wasmtime_store_t *raw = wasmtime_store_new(bop_runtime_engine(runtime), &refused, blocks);
+  wasmtime_context_t *context = wasmtime_store_context(raw);
+  wasmtime_instance_t instance = t_instance(bop_runtime_engine(runtime), context, GUEST, IMPORTS);
+  wasmtime_func_t region = t_func(context, &instance, "region");
+  bop_store_t *store = NULL;
+  OK(bop_store_new(runtime, raw, &store));
+  other_fiber = t_spawn_host(runtime, waits, NULL, NULL);
+  bop_fiber_t *fiber = NULL;
+  wasmtime_val_t id = t_i32(1);
+  OK(bop_store_enter(store, &context));
+  OK(bop_spawn(store, &region, &id, 1, NULL, &fiber));
+  bop_store_delete(store); /* exits, too */
+  CHECK_EQ(t_result(fiber), 16);
+  EVENTUALLY(refused == 1);
+  CHECK_EQ(bop_unpark(other_fiber), BOP_OK);
+  CHECK_EQ(t_result(other_fiber), BOP_OK);
+}
+
 static atomic_int freed;
 static void frees(void *data) { freed += *(int *)data; }
 
@@ -325,6 +388,8 @@ int main(void) {
   enter(runtime);
   enter_from_threads(runtime);
   lifetime(runtime);
+  finalizer_on_a_worker(runtime);
+  enter_in_vain();
   OK(bop_runtime_delete(runtime));
   gc_heap();
   return 0;

@@ -103,7 +103,7 @@ static void fibers(void) {
   CHECK_EQ(bop_fiber_exit_code(NULL), 0);
   CHECK(bop_fiber_take_trap(NULL) == NULL);
   CHECK_EQ(bop_fiber_cancel(NULL), BOP_INVALID);
-  CHECK_EQ(bop_fiber_unpark(NULL), BOP_INVALID);
+  CHECK_EQ(bop_unpark(NULL), BOP_INVALID);
   CHECK_EQ(bop_fiber_state(NULL), BOP_STATE_FINISHED); /* nothing will ever come of it */
   CHECK_EQ(bop_fiber_id(NULL), 0);
   char name[4] = "abc";

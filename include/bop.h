@@ -45,25 +45,6 @@
 #endif
 
 /**
- * How the guard below each fiber's stack is made.
- */
-typedef enum {
-  /**
-   * The better one that the kernel has.
-   */
-  BOP_GUARD_AUTO = 0,
-  /**
-   * `MADV_GUARD_INSTALL` (Linux 6.13): costs no mapping, so there can be a million fibers.
-   */
-  BOP_GUARD_INSTALL = 1,
-  /**
-   * `mprotect`: works everywhere; each guard costs the process two mappings, and the usual limit
-   * of 65,530 mappings then means about 32,000 fibers.
-   */
-  BOP_GUARD_MPROTECT = 2,
-} bop_guard_t;
-
-/**
  * What a call inside a fiber returns.
  */
 typedef enum {
@@ -89,7 +70,8 @@ typedef enum {
   BOP_NOT_FIBER = 4,
   /**
    * The call would wait for itself, or block a worker: a fiber that joins itself or a fiber of
-   * another runtime, or a finalizer that a worker runs between two fibers.
+   * another runtime, a thread that joins a fiber of the store that it has entered, or a finalizer that
+   * a worker runs between two fibers.
    */
   BOP_NOT_ALLOWED = 5,
   /**
@@ -152,6 +134,25 @@ typedef enum {
    */
   BOP_STATE_FINISHED = 3,
 } bop_state_t;
+
+/**
+ * How the guard below each fiber's stack is made.
+ */
+typedef enum {
+  /**
+   * The better one that the kernel has.
+   */
+  BOP_GUARD_AUTO = 0,
+  /**
+   * `MADV_GUARD_INSTALL` (Linux 6.13): costs no mapping, so there can be a million fibers.
+   */
+  BOP_GUARD_INSTALL = 1,
+  /**
+   * `mprotect`: works everywhere; each guard costs the process two mappings, and the usual limit
+   * of 65,530 mappings then means about 32,000 fibers.
+   */
+  BOP_GUARD_MPROTECT = 2,
+} bop_guard_t;
 
 /**
  * Options of a runtime. `bop_runtime_new` takes it. Not to be used by two threads at once.
@@ -373,14 +374,16 @@ void bop_config_workers(bop_config_t *config, size_t workers);
 void bop_config_quantum(bop_config_t *config, uint64_t nanoseconds);
 
 /**
- * The size of a fiber's stack, in bytes, unless the spawn says otherwise. Default 1 MiB. It costs
- * address space; memory only as far as it is used. Rounded up to a power of two.
+ * The size of a fiber's stack, in bytes, unless the spawn says otherwise. Default 1 MiB; at least
+ * 16 KiB more than `bop_config_host_stack`. It costs address space; memory only as far as it is used.
+ * Rounded up to a power of two.
  *
  * Context: any thread or fiber.
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_stack_size(bop_config_t *config, size_t bytes);
+void bop_config_stack_size(bop_config_t *config,
+                           size_t bytes);
 
 /**
  * The part of each stack that Wasm must leave to the host functions it calls, in bytes. Default
@@ -413,13 +416,15 @@ void bop_config_max_fibers(bop_config_t *config, size_t fibers);
 void bop_config_shutdown_timeout(bop_config_t *config, uint64_t nanoseconds);
 
 /**
- * How the guards below stacks are made. Default `BOP_GUARD_AUTO`.
+ * How the guards below stacks are made. Default `BOP_GUARD_AUTO`. `bop_runtime_new` refuses a number
+ * that is no `bop_guard_t`.
  *
  * Context: any thread or fiber.
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_guard(bop_config_t *config, bop_guard_t guard);
+void bop_config_guard(bop_config_t *config,
+                      bop_guard_t guard);
 
 /**
  * Whether to note when each fiber is spawned, first run and ended, for `bop_fiber_times`. Default
@@ -511,7 +516,7 @@ bop_status_t bop_fiber_cancel(bop_fiber_t *fiber);
  * Switches: never.
  * Requires: `fiber` is NULL or a live handle.
  */
-bop_status_t bop_fiber_unpark(bop_fiber_t *fiber);
+bop_status_t bop_unpark(bop_fiber_t *fiber);
 
 /**
  * What a fiber is doing; true only for the moment, except that a fiber that has finished stays so.
@@ -616,23 +621,27 @@ wasmtime_error_t *bop_activation_init(bop_activation_t *activation,
  * Call this right before switching to a coroutine that uses the store: puts the coroutine's
  * activation in place of the thread's and the store's.
  *
- * Returns: NULL, or an error for a NULL.
+ * Returns: NULL, or an error: a NULL, the activation is in place already, a build of Wasmtime that BOP does
+ * not know.
  * Context: the thread that is about to resume the coroutine; nobody else uses the store.
  * Switches: never.
  * Requires: `context` is NULL or live; `activation` is NULL or was initialised, and is this coroutine's.
  */
-wasmtime_error_t *bop_activation_restore(wasmtime_context_t *context, bop_activation_t *activation);
+wasmtime_error_t *bop_activation_restore(wasmtime_context_t *context,
+                                         bop_activation_t *activation);
 
 /**
  * Call this right after a coroutine has switched back: keeps its activation, and puts that of the
  * thread and the store back. On the thread that called `bop_activation_restore`.
  *
- * Returns: NULL, or an error: a NULL, no `bop_activation_restore` before.
+ * Returns: NULL, or an error: a NULL, no `bop_activation_restore` before, a build of Wasmtime that BOP does
+ * not know.
  * Context: the thread that has resumed the coroutine.
  * Switches: never.
  * Requires: As for `bop_activation_restore`.
  */
-wasmtime_error_t *bop_activation_save(wasmtime_context_t *context, bop_activation_t *activation);
+wasmtime_error_t *bop_activation_save(wasmtime_context_t *context,
+                                      bop_activation_t *activation);
 
 /**
  * Gives up the turn. Others that are ready run first.
@@ -663,7 +672,7 @@ bop_status_t bop_sleep(uint64_t nanoseconds);
 bop_status_t bop_sleep_until(uint64_t deadline);
 
 /**
- * Waits for the permit that `bop_fiber_unpark` gives, and consumes it. Returns at once if it is
+ * Waits for the permit that `bop_unpark` gives, and consumes it. Returns at once if it is
  * there.
  *
  * Returns: `BOP_OK`, never without a permit; `BOP_CANCELLED`; `BOP_NOT_FIBER`; `BOP_STORE_HAS_GC`.
@@ -750,14 +759,15 @@ const char *bop_state_name(bop_state_t state);
  * Makes a runtime from options; NULL means the defaults. It has no threads until
  * `bop_runtime_start` or `bop_run`.
  *
- * Returns: NULL and the runtime in `*out`, or an error that names the option that can't be right;
- * `*out` is left alone then.
+ * Returns: NULL and the runtime in `*out`; or an error, and `*out` is left alone: an option that can't
+ * be right, which it names, or a build of Wasmtime that BOP does not know.
  * Ownership: takes `config`, in any case. The runtime is the caller's, until `bop_runtime_delete`.
  * Context: any thread or fiber.
  * Switches: never.
  * Requires: `config` is NULL or the caller's; `out` is NULL or writable.
  */
-wasmtime_error_t *bop_runtime_new(bop_config_t *config, bop_runtime_t **out);
+wasmtime_error_t *bop_runtime_new(bop_config_t *config,
+                                  bop_runtime_t **out);
 
 /**
  * The runtime's engine: what modules must be compiled for, and stores made with.
@@ -784,7 +794,10 @@ wasmtime_error_t *bop_runtime_start(bop_runtime_t *runtime);
  * Makes the calling thread a worker until no fiber is left. Needs no `bop_runtime_start`, and goes
  * with it; several threads may call it at once.
  *
- * Returns: NULL, or an error: called from a fiber, shut down.
+ * Beyond 16 threads more than there are background workers, a thread only waits.
+ *
+ * Returns: NULL, or an error: called from a fiber or by a thread that has entered a store, shut down, no
+ * thread to be had for the clock.
  * Context: host threads only.
  * Switches: never. It blocks the thread, which runs fibers meanwhile.
  * Requires: `runtime` is NULL or live, and stays so until the call returns.
@@ -796,8 +809,9 @@ wasmtime_error_t *bop_run(bop_runtime_t *runtime);
  * all threads. Fibers that were never begun end as cancelled without running. Afterwards it can only be
  * looked at and deleted.
  *
- * Returns: NULL, or an error that names the fibers that did not end within `timeout_ns`
- * nanoseconds. They stay cancelled; call it again to go on waiting.
+ * Returns: NULL, or an error: one that names the fibers that did not end within `timeout_ns`
+ * nanoseconds (they stay cancelled; call it again to go on waiting), called from a fiber or by a thread
+ * that has entered a store.
  * Context: host threads only.
  * Switches: never. It blocks the thread.
  * Requires: `runtime` is NULL or live.
@@ -848,8 +862,8 @@ void bop_spawn_options_delete(bop_spawn_options_t *options);
 void bop_spawn_options_name(bop_spawn_options_t *options, const char *name, size_t len);
 
 /**
- * The size of the fiber's stack in bytes, 0 for the runtime's. A spawn fails if it is not more than
- * the part that is reserved for host functions.
+ * The size of the fiber's stack in bytes, 0 for the runtime's. A spawn fails if it is not at least
+ * 16 KiB more than the part that is reserved for host functions.
  *
  * Context: any thread or fiber.
  * Switches: never.
@@ -988,11 +1002,12 @@ void bop_store_delete(bop_store_t *store);
 /**
  * Waits for the store's fibers to be between two turns, and keeps them from running until
  * `bop_store_exit`: meanwhile the calling thread may use the store as it likes, calls of Wasm
- * included (they run on the thread's own stack, and are not preempted). Comes at the end of the present
- * time slice at the latest, unless a host function holds on to it.
+ * included (they run on the thread's own stack, and are not preempted). A fiber that runs gives way at
+ * its next epoch check or suspension; a host function that does neither keeps the thread waiting.
  *
  * Returns: NULL and Wasmtime's context in `*out`, valid until the exit; or an error: called from a
- * fiber, entered already by this thread, a store with live fibers and a heap of garbage-collected objects.
+ * fiber, entered already by this thread, fibers of the store are ready and the runtime has no worker, a
+ * store with live fibers and a heap of garbage-collected objects.
  * Ownership: the context is the store's.
  * Context: host threads only.
  * Switches: never. It blocks the thread.

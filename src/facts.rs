@@ -195,6 +195,8 @@ fn w3_thread_locals_are_only_reached_through_functions_that_are_not_inlined() {
     let cargo = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
     let wasmtime = cargo.lines().find(|line| line.starts_with("wasmtime = ")).unwrap();
     assert!(wasmtime.contains("\"async\""));
+    // W1: with this one there would be a second word.
+    assert!(!cargo.contains("component-model-async"));
 }
 
 #[test]
@@ -205,6 +207,60 @@ fn w4_siblings_trap_into_their_own_stacks() {
     let fibers = ways.map(|(name, depth)| (name, depth, guest.spawn(name, depth as i32)));
     rt.run().unwrap();
     each_traps_on_its_own_way(&fibers);
+}
+
+/// The store's own words are back while a host thread has entered it, whatever its fibers are in the
+/// middle of (W4, W5).
+#[test]
+fn a_host_thread_uses_a_store_beside_suspended_fibers() {
+    let rt = one_worker();
+    let parked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&parked);
+    let guest = Guest::new(
+        &rt,
+        r#"(module
+          (import "host" "park" (func $park))
+          (func $left (export "left") (param i32)
+            (if (i32.eqz (local.get 0)) (then (call $park) unreachable))
+            (call $left (i32.sub (local.get 0) (i32.const 1))))
+          (func $plain (export "plain") (param i32)
+            (if (local.get 0) (then unreachable)))
+          (func $deep (export "deep") (param i32) (call $deep (local.get 0)) (call $deep (local.get 0))))"#,
+        |linker| {
+            let park = move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                assert_eq!(wait::park_until(None), Status::Ok);
+            };
+            linker.func_wrap("host", "park", park).unwrap();
+        },
+    );
+    rt.start().unwrap();
+    let fibers = [3, 0, 6].map(|depth| ("left", depth, guest.spawn("left", depth as i32)));
+    while !fibers.iter().all(|(_, _, fiber)| fiber.word.parked()) {
+        std::thread::yield_now();
+    }
+    assert_eq!(parked.load(Ordering::Relaxed), 3);
+    let func = |name: &str| guest.funcs.iter().find(|(n, _)| n == name).unwrap().1;
+    let mut frames = Vec::new();
+    guest.strand.enter().unwrap();
+    // SAFETY: this thread has entered.
+    let store = unsafe { guest.strand.store() };
+    func("plain").call(&mut *store, &[wasmtime::Val::I32(0)], &mut []).unwrap();
+    for name in ["plain", "deep"] {
+        let error = func(name).call(&mut *store, &[wasmtime::Val::I32(1)], &mut []).unwrap_err();
+        let trace = error.downcast_ref::<WasmBacktrace>().unwrap().frames();
+        assert!(trace.iter().all(|frame| frame.func_name() == Some(name)), "{error:?}");
+        frames.push((trace.len(), error.downcast_ref::<Trap>().copied()));
+    }
+    guest.strand.exit();
+    assert_eq!(frames[0], (1, Some(Trap::UnreachableCodeReached)));
+    assert_eq!(frames[1].1, Some(Trap::StackOverflow));
+    for (_, _, fiber) in &fibers {
+        fiber.signal(Signal::Permit);
+        assert_eq!(wait::join_until(fiber, None), Status::Ok);
+    }
+    each_traps_on_its_own_way(&fibers);
+    rt.shut_down(u64::MAX).unwrap();
 }
 
 const DEEP: &str = r#"(module

@@ -59,6 +59,8 @@ fn each_crate_has_its_layer() {
 #[test]
 fn documents_name_what_exists() {
     let header = std::fs::read_to_string(root().join("include/bop.h")).unwrap();
+    let words: std::collections::HashSet<_> =
+        header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     let mut tests = String::new();
     for folder in ["src", "src/fiber", "tests"] {
         files(folder, ".rs").iter().for_each(|(_, text)| tests.push_str(text));
@@ -75,9 +77,8 @@ fn documents_name_what_exists() {
             });
             let exists = match word {
                 _ if !plain => continue,
-                _ if word.starts_with("bop_") || word.starts_with("BOP_") => {
-                    header.contains(word) || word == "bop_version"
-                }
+                // Names of groups, such as `bop_config_`, were cut by their `*`.
+                _ if word.starts_with("bop_") || word.starts_with("BOP_") => words.contains(word),
                 _ if is_test => tests.contains(&format!("fn {word}()")),
                 _ => continue,
             };

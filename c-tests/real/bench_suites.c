@@ -49,7 +49,7 @@ enum { COUNT = sizeof JOBS / sizeof JOBS[0], AT_ONCE = 2 };
 typedef struct instance {
   real_run run;
   wasmtime_store_t *store;
-  bop_store_t *strand;
+  bop_store_t *handle;
   wasmtime_func_t start;
   wasmtime_memory_t memory;
   uint64_t digest;
@@ -152,21 +152,21 @@ static void run_as_fibers(bop_runtime_t *runtime) {
     real_load(&guests[i], runtime, module_name(&JOBS[i]));
     for (int n = 0; n < AT_ONCE; n++) {
       make(&fibers[i][n], &JOBS[i], &guests[i]);
-      OK(bop_store_new(runtime, fibers[i][n].store, &fibers[i][n].strand));
+      OK(bop_store_new(runtime, fibers[i][n].store, &fibers[i][n].handle));
     }
   }
   for (int n = 0; n < AT_ONCE; n++)
     for (int i = 0; i < COUNT; i++)
-      OK(bop_spawn(fibers[i][n].strand, &fibers[i][n].start, NULL, 0, NULL,
+      OK(bop_spawn(fibers[i][n].handle, &fibers[i][n].start, NULL, 0, NULL,
                    &fibers[i][n].run.fiber));
   for (int i = 0; i < COUNT; i++) {
     for (int n = 0; n < AT_ONCE; n++) {
       instance *instance = &fibers[i][n];
       real_join(&instance->run);
       wasmtime_context_t *context;
-      OK(bop_store_enter(instance->strand, &context));
+      OK(bop_store_enter(instance->handle, &context));
       take_digest(instance, context);
-      OK(bop_store_exit(instance->strand));
+      OK(bop_store_exit(instance->handle));
       if (!right(i, instance))
         t_fail(__FILE__, __LINE__,
                "%s %s %s; memory %016" PRIx64 ", alone %016" PRIx64 ", idle %016" PRIx64
@@ -174,7 +174,7 @@ static void run_as_fibers(bop_runtime_t *runtime) {
                JOBS[i].name, bop_outcome_name(instance->run.outcome), instance->run.reason,
                instance->digest, alone[i].digest, idle[i].digest, instance->run.out.size,
                alone[i].run.out.size);
-      bop_store_delete(instance->strand);
+      bop_store_delete(instance->handle);
       real_delete(&instance->run);
     }
     real_unload(&guests[i]);

@@ -6,7 +6,7 @@
  * the result or 0; graphviz_last_error() that of a text; graphviz_free(result). */
 typedef struct library {
   wasmtime_store_t *store; /* alone; or else */
-  bop_store_t *strand;     /* on fibers */
+  bop_store_t *handle;     /* on fibers */
   wasmtime_memory_t memory;
   wasmtime_func_t allocate, render, release, last_error;
 } library;
@@ -63,14 +63,14 @@ static void open_library(library *library, const real_guest *guest, bop_runtime_
   library->release = t_func(context, &instance, "graphviz_free");
   library->last_error = t_func(context, &instance, "graphviz_last_error");
   if (runtime != NULL)
-    OK(bop_store_new(runtime, store, &library->strand));
+    OK(bop_store_new(runtime, store, &library->handle));
   else
     library->store = store;
 }
 
 static void close_library(library *library) {
-  if (library->strand != NULL)
-    bop_store_delete(library->strand);
+  if (library->handle != NULL)
+    bop_store_delete(library->handle);
   else
     wasmtime_store_delete(library->store);
   memset(library, 0, sizeof *library);
@@ -78,15 +78,15 @@ static void close_library(library *library) {
 
 static wasmtime_context_t *enter(library *library) {
   wasmtime_context_t *context;
-  if (library->strand == NULL)
+  if (library->handle == NULL)
     return wasmtime_store_context(library->store);
-  OK(bop_store_enter(library->strand, &context));
+  OK(bop_store_enter(library->handle, &context));
   return context;
 }
 
 static void leave(library *library) {
-  if (library->strand != NULL)
-    OK(bop_store_exit(library->strand));
+  if (library->handle != NULL)
+    OK(bop_store_exit(library->handle));
 }
 
 static bop_fiber_t *start(library *library, const wasmtime_func_t *func, const int32_t *args,
@@ -95,14 +95,14 @@ static bop_fiber_t *start(library *library, const wasmtime_func_t *func, const i
   bop_fiber_t *fiber = NULL;
   for (size_t i = 0; i < nargs; i++)
     values[i] = t_i32(args[i]);
-  OK(bop_spawn(library->strand, func, values, nargs, NULL, &fiber));
+  OK(bop_spawn(library->handle, func, values, nargs, NULL, &fiber));
   return fiber;
 }
 
 /* On a fiber, or alone on plain Wasmtime. */
 static int32_t call(library *library, const wasmtime_func_t *func, const int32_t *args,
                     size_t nargs) {
-  if (library->strand != NULL)
+  if (library->handle != NULL)
     return (int32_t)t_result(start(library, func, args, nargs));
   wasmtime_val_t values[4], result = t_i32(0);
   wasm_trap_t *trap = NULL;

@@ -2,8 +2,8 @@
 
 use wasmtime_c_api::wasm_config_t;
 
-use super::{bop_guard_t, call, take};
-use crate::runtime::Config;
+use super::{bop_guard_number, call, take};
+use crate::runtime::{Config, GuardChoice};
 use crate::sys::memory::Guard;
 use crate::wasm::bridge;
 
@@ -93,8 +93,9 @@ pub unsafe extern "C" fn bop_config_quantum(config: *mut bop_config_t, nanosecon
     set(config, |config| config.quantum = nanoseconds);
 }
 
-/// The size of a fiber's stack, in bytes, unless the spawn says otherwise. Default 1 MiB. It costs
-/// address space; memory only as far as it is used. Rounded up to a power of two.
+/// The size of a fiber's stack, in bytes, unless the spawn says otherwise. Default 1 MiB; at least
+/// 16 KiB more than `bop_config_host_stack`. It costs address space; memory only as far as it is used.
+/// Rounded up to a power of two.
 ///
 /// Context: any thread or fiber.
 /// Switches: never.
@@ -149,7 +150,8 @@ pub unsafe extern "C" fn bop_config_shutdown_timeout(config: *mut bop_config_t, 
     set(config, |config| config.shutdown_timeout = nanoseconds);
 }
 
-/// How the guards below stacks are made. Default `BOP_GUARD_AUTO`.
+/// How the guards below stacks are made. Default `BOP_GUARD_AUTO`. `bop_runtime_new` refuses a number
+/// that is no `bop_guard_t`.
 ///
 /// Context: any thread or fiber.
 /// Switches: never.
@@ -158,12 +160,13 @@ pub unsafe extern "C" fn bop_config_shutdown_timeout(config: *mut bop_config_t, 
 ///
 /// `config` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bop_config_guard(config: *mut bop_config_t, guard: bop_guard_t) {
+pub unsafe extern "C" fn bop_config_guard(config: *mut bop_config_t, guard: bop_guard_number) {
     set(config, |config| {
-        config.guard = match guard as u32 {
-            1 => Some(Guard::Install),
-            2 => Some(Guard::Mprotect),
-            _ => None,
+        config.guard = match guard {
+            0 => GuardChoice::Best,
+            1 => GuardChoice::This(Guard::Install),
+            2 => GuardChoice::This(Guard::Mprotect),
+            other => GuardChoice::Unknown(other),
         };
     });
 }

@@ -207,7 +207,7 @@ pub unsafe extern "C" fn bop_fiber_cancel(fiber: *mut bop_fiber_t) -> bop_status
 ///
 /// `fiber` is NULL or a live handle.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bop_fiber_unpark(fiber: *mut bop_fiber_t) -> bop_status_t {
+pub unsafe extern "C" fn bop_unpark(fiber: *mut bop_fiber_t) -> bop_status_t {
     call(bop_status_t::BOP_INVALID, || {
         // SAFETY: per contract.
         match unsafe { bop_fiber_t::get(fiber) } {

@@ -154,7 +154,8 @@ unsafe fn parts<'a>(
 /// Call this right before switching to a coroutine that uses the store: puts the coroutine's
 /// activation in place of the thread's and the store's.
 ///
-/// Returns: NULL, or an error for a NULL.
+/// Returns: NULL, or an error: a NULL, the activation is in place already, a build of Wasmtime that BOP does
+/// not know.
 /// Context: the thread that is about to resume the coroutine; nobody else uses the store.
 /// Switches: never.
 ///
@@ -170,6 +171,9 @@ pub unsafe extern "C" fn bop_activation_restore(
         // SAFETY: per contract.
         unsafe {
             let (thread, store, activation) = parts(context, activation)?;
+            if activation.outer_words.is_some() {
+                return Err("the activation is in place already: save comes first".into());
+            }
             let outer = store.read();
             activation.outer_pointer = thread.get();
             activation.outer_words = Some(outer);
@@ -184,7 +188,8 @@ pub unsafe extern "C" fn bop_activation_restore(
 /// Call this right after a coroutine has switched back: keeps its activation, and puts that of the
 /// thread and the store back. On the thread that called `bop_activation_restore`.
 ///
-/// Returns: NULL, or an error: a NULL, no `bop_activation_restore` before.
+/// Returns: NULL, or an error: a NULL, no `bop_activation_restore` before, a build of Wasmtime that BOP does
+/// not know.
 /// Context: the thread that has resumed the coroutine.
 /// Switches: never.
 ///

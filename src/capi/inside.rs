@@ -41,7 +41,7 @@ pub extern "C" fn bop_sleep_until(deadline: u64) -> bop_status_t {
     call(bop_status_t::BOP_INVALID, || wait::sleep_until(deadline).into())
 }
 
-/// Waits for the permit that `bop_fiber_unpark` gives, and consumes it. Returns at once if it is
+/// Waits for the permit that `bop_unpark` gives, and consumes it. Returns at once if it is
 /// there.
 ///
 /// Returns: `BOP_OK`, never without a permit; `BOP_CANCELLED`; `BOP_NOT_FIBER`; `BOP_STORE_HAS_GC`.

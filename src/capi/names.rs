@@ -20,7 +20,8 @@ pub enum bop_status_t {
     /// Only fibers may make this call.
     BOP_NOT_FIBER = 4,
     /// The call would wait for itself, or block a worker: a fiber that joins itself or a fiber of
-    /// another runtime, or a finalizer that a worker runs between two fibers.
+    /// another runtime, a thread that joins a fiber of the store that it has entered, or a finalizer that
+    /// a worker runs between two fibers.
     BOP_NOT_ALLOWED = 5,
     /// The handle is NULL.
     BOP_INVALID = 6,
@@ -99,7 +100,17 @@ impl From<Outcome> for bop_outcome_t {
     }
 }
 
-/// A value of C's enumeration may be any number: look before use.
+// What C passes for an enumeration may be any number, which a Rust enumeration must never hold. The
+// header has the enumerations' names in place of these (cbindgen.toml).
+/// A `bop_status_t` of C's.
+pub type bop_status_number = u32;
+/// A `bop_outcome_t` of C's.
+pub type bop_outcome_number = u32;
+/// A `bop_state_t` of C's.
+pub type bop_state_number = u32;
+/// A `bop_guard_t` of C's.
+pub type bop_guard_number = u32;
+
 fn name(names: &[&'static std::ffi::CStr], value: u32) -> *const c_char {
     names.get(value as usize).map_or(c"unknown".as_ptr(), |name| name.as_ptr())
 }
@@ -121,7 +132,7 @@ pub extern "C" fn bop_version() -> *const c_char {
 /// Context: any thread or fiber.
 /// Switches: never.
 #[unsafe(no_mangle)]
-pub extern "C" fn bop_status_name(status: bop_status_t) -> *const c_char {
+pub extern "C" fn bop_status_name(status: bop_status_number) -> *const c_char {
     let names = [
         c"ok",
         c"timed out",
@@ -132,7 +143,7 @@ pub extern "C" fn bop_status_name(status: bop_status_t) -> *const c_char {
         c"invalid handle",
         c"the store has a GC heap",
     ];
-    name(&names, status as u32)
+    name(&names, status)
 }
 
 /// What an outcome means, in a word.
@@ -141,8 +152,8 @@ pub extern "C" fn bop_status_name(status: bop_status_t) -> *const c_char {
 /// Context: any thread or fiber.
 /// Switches: never.
 #[unsafe(no_mangle)]
-pub extern "C" fn bop_outcome_name(outcome: bop_outcome_t) -> *const c_char {
-    name(&[c"returned", c"trapped", c"cancelled", c"exited", c"failed"], outcome as u32)
+pub extern "C" fn bop_outcome_name(outcome: bop_outcome_number) -> *const c_char {
+    name(&[c"returned", c"trapped", c"cancelled", c"exited", c"failed"], outcome)
 }
 
 /// What a state means, in a word.
@@ -151,6 +162,6 @@ pub extern "C" fn bop_outcome_name(outcome: bop_outcome_t) -> *const c_char {
 /// Context: any thread or fiber.
 /// Switches: never.
 #[unsafe(no_mangle)]
-pub extern "C" fn bop_state_name(state: bop_state_t) -> *const c_char {
-    name(&[c"ready", c"running", c"parked", c"finished"], state as u32)
+pub extern "C" fn bop_state_name(state: bop_state_number) -> *const c_char {
+    name(&[c"ready", c"running", c"parked", c"finished"], state)
 }

@@ -11,8 +11,8 @@ pub struct bop_runtime_t(pub(super) Runtime);
 /// Makes a runtime from options; NULL means the defaults. It has no threads until
 /// `bop_runtime_start` or `bop_run`.
 ///
-/// Returns: NULL and the runtime in `*out`, or an error that names the option that can't be right;
-/// `*out` is left alone then.
+/// Returns: NULL and the runtime in `*out`; or an error, and `*out` is left alone: an option that can't
+/// be right, which it names, or a build of Wasmtime that BOP does not know.
 /// Ownership: takes `config`, in any case. The runtime is the caller's, until `bop_runtime_delete`.
 /// Context: any thread or fiber.
 /// Switches: never.
@@ -73,7 +73,10 @@ pub unsafe extern "C" fn bop_runtime_start(runtime: *mut bop_runtime_t) -> *mut 
 /// Makes the calling thread a worker until no fiber is left. Needs no `bop_runtime_start`, and goes
 /// with it; several threads may call it at once.
 ///
-/// Returns: NULL, or an error: called from a fiber, shut down.
+/// Beyond 16 threads more than there are background workers, a thread only waits.
+///
+/// Returns: NULL, or an error: called from a fiber or by a thread that has entered a store, shut down, no
+/// thread to be had for the clock.
 /// Context: host threads only.
 /// Switches: never. It blocks the thread, which runs fibers meanwhile.
 ///
@@ -90,8 +93,9 @@ pub unsafe extern "C" fn bop_run(runtime: *mut bop_runtime_t) -> *mut wasmtime_e
 /// all threads. Fibers that were never begun end as cancelled without running. Afterwards it can only be
 /// looked at and deleted.
 ///
-/// Returns: NULL, or an error that names the fibers that did not end within `timeout_ns`
-/// nanoseconds. They stay cancelled; call it again to go on waiting.
+/// Returns: NULL, or an error: one that names the fibers that did not end within `timeout_ns`
+/// nanoseconds (they stay cancelled; call it again to go on waiting), called from a fiber or by a thread
+/// that has entered a store.
 /// Context: host threads only.
 /// Switches: never. It blocks the thread.
 ///

@@ -79,8 +79,8 @@ pub unsafe extern "C" fn bop_spawn_options_name(
     });
 }
 
-/// The size of the fiber's stack in bytes, 0 for the runtime's. A spawn fails if it is not more than
-/// the part that is reserved for host functions.
+/// The size of the fiber's stack in bytes, 0 for the runtime's. A spawn fails if it is not at least
+/// 16 KiB more than the part that is reserved for host functions.
 ///
 /// Context: any thread or fiber.
 /// Switches: never.

@@ -71,11 +71,12 @@ pub unsafe extern "C" fn bop_store_delete(store: *mut bop_store_t) {
 
 /// Waits for the store's fibers to be between two turns, and keeps them from running until
 /// `bop_store_exit`: meanwhile the calling thread may use the store as it likes, calls of Wasm
-/// included (they run on the thread's own stack, and are not preempted). Comes at the end of the present
-/// time slice at the latest, unless a host function holds on to it.
+/// included (they run on the thread's own stack, and are not preempted). A fiber that runs gives way at
+/// its next epoch check or suspension; a host function that does neither keeps the thread waiting.
 ///
 /// Returns: NULL and Wasmtime's context in `*out`, valid until the exit; or an error: called from a
-/// fiber, entered already by this thread, a store with live fibers and a heap of garbage-collected objects.
+/// fiber, entered already by this thread, fibers of the store are ready and the runtime has no worker, a
+/// store with live fibers and a heap of garbage-collected objects.
 /// Ownership: the context is the store's.
 /// Context: host threads only.
 /// Switches: never. It blocks the thread.
@@ -98,7 +99,7 @@ pub unsafe extern "C" fn bop_store_enter(
         if strand.doors.held_here() {
             return Err("this thread has entered the store already".into());
         }
-        strand.enter();
+        strand.enter()?;
         if strand.fibers() > 0 && strand.has_gc_heap() {
             strand.exit();
             return Err("the store has live fibers and a GC heap: a collection would not see what \

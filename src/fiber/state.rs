@@ -37,7 +37,7 @@ const FINISHED: u32 = 2;
 pub enum Signal {
     /// What it waits for inside the runtime has happened (a timer, the end of a joined fiber).
     Wake = 1 << 2,
-    /// `bop_fiber_unpark`: the permit that `bop_park` consumes.
+    /// `bop_unpark`: the permit that `bop_park` consumes.
     Permit = 1 << 3,
     /// `bop_fiber_cancel`; stays for ever.
     Cancel = 1 << 4,

@@ -8,6 +8,7 @@ use wasmtime::Engine;
 
 use super::{Runtime, on_worker};
 use crate::sys::clock;
+use crate::wasm::doors::this_thread;
 use crate::wasm::shared::Shared;
 
 /// How many names of fibers an error lists.
@@ -47,6 +48,7 @@ impl Life {
 
     fn workers(&mut self, shared: &Arc<Shared>, count: usize) -> Result<(), String> {
         self.ticker(shared)?;
+        shared.background.store(true, Ordering::Release);
         while self.workers.len() < count {
             let shared = Arc::clone(shared);
             let run = move || {
@@ -66,6 +68,7 @@ impl Life {
             // A worker's thread does not panic: what it runs catches panics.
             let _ = worker.join();
         }
+        shared.background.store(false, Ordering::Release);
         shared.scheduler.ticker().stop();
         if let Some(ticker) = self.ticker.take() {
             let _ = ticker.join();
@@ -96,11 +99,20 @@ impl Runtime {
         Ok(())
     }
 
-    /// Makes the calling thread a worker until no fiber is left.
-    pub fn run(&self) -> Result<(), String> {
+    /// May the calling thread wait for fibers to end?
+    fn may_wait(&self) -> Result<(), String> {
         if on_worker() {
             return Err("called from a fiber: it would wait for itself".into());
         }
+        if self.shared.threads_inside().contains(&this_thread()) {
+            return Err("this thread has entered a store, whose fibers can't end before it exits".into());
+        }
+        Ok(())
+    }
+
+    /// Makes the calling thread a worker until no fiber is left.
+    pub fn run(&self) -> Result<(), String> {
+        self.may_wait()?;
         let shared = Arc::clone(&self.shared);
         {
             let mut life = self.life();
@@ -121,9 +133,7 @@ impl Runtime {
     /// Cancels all fibers and waits for their end, at most `timeout` nanoseconds; then stops all
     /// threads. The error names fibers that did not end; then it may be called again.
     pub fn shut_down(&self, timeout: u64) -> Result<(), String> {
-        if on_worker() {
-            return Err("called from a fiber: it would wait for itself".into());
-        }
+        self.may_wait()?;
         let deadline = clock::now().saturating_add(timeout);
         let mut life = self.life();
         if life.phase == Phase::Closed {

@@ -32,6 +32,17 @@ const PLAIN_WASM_STACK: usize = 512 * 1024;
 /// How often an idle ticker looks up while "yield at every check" makes a quantum unnecessary.
 const CHECK_QUANTUM: u64 = 1_000_000;
 
+/// How the guards of stacks are to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuardChoice {
+    /// The best that the kernel has.
+    Best,
+    /// This one or none.
+    This(Guard),
+    /// A number that means nothing.
+    Unknown(u32),
+}
+
 /// What a runtime is made from.
 pub struct Config {
     /// Wasmtime's own options; `None` for its defaults.
@@ -44,8 +55,7 @@ pub struct Config {
     pub max_fibers: usize,
     /// How long `bop_runtime_delete` waits for fibers, in nanoseconds.
     pub shutdown_timeout: u64,
-    /// `None`: the best that the kernel has.
-    pub guard: Option<Guard>,
+    pub guard: GuardChoice,
     pub timing: bool,
 }
 
@@ -59,7 +69,7 @@ impl Default for Config {
             host_stack: 64 << 10,
             max_fibers: usize::MAX,
             shutdown_timeout: 5_000_000_000,
-            guard: None,
+            guard: GuardChoice::Best,
             timing: false,
         }
     }
@@ -99,7 +109,10 @@ impl Config {
             return Err(format!("a stack of {} bytes is too large", self.stack_size));
         }
         self.limits().check_stack(self.stack_size)?;
-        if self.guard == Some(Guard::Install) && !has_guard_install() {
+        if let GuardChoice::Unknown(number) = self.guard {
+            return Err(format!("there is no kind of guard with the number {number}"));
+        }
+        if self.guard == GuardChoice::This(Guard::Install) && !has_guard_install() {
             return Err("this kernel has no guard regions (MADV_GUARD_INSTALL, Linux 6.13)".into());
         }
         if !guard_fits_pages() {
@@ -109,8 +122,11 @@ impl Config {
     }
 
     fn guard(&self) -> Guard {
-        let best = || if has_guard_install() { Guard::Install } else { Guard::Mprotect };
-        self.guard.unwrap_or_else(best)
+        match self.guard {
+            GuardChoice::This(guard) => guard,
+            _ if has_guard_install() => Guard::Install,
+            _ => Guard::Mprotect,
+        }
     }
 
     fn engine(&mut self) -> Result<Engine, String> {
@@ -140,7 +156,9 @@ impl Runtime {
             pool: Pool::new(config.guard()),
             live: Live::default(),
             spawned: AtomicU64::new(0),
+            background: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            inside: Mutex::default(),
             limits: config.limits(),
         };
         Ok(Runtime {

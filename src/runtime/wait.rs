@@ -161,7 +161,7 @@ pub fn join_until(other: &Arc<Fiber>, deadline: Option<u64>) -> Status {
         return Status::Ok;
     }
     let Some(fiber) = current() else {
-        if on_worker() {
+        if on_worker() || other.strand.doors.held_here() {
             return Status::NotAllowed;
         }
         let event = Arc::new(Event::default());

@@ -209,6 +209,11 @@ impl<R: Runnable> Scheduler<R> {
         &self.ticker
     }
 
+    /// Workers that threads are at the moment.
+    pub fn attached(&self) -> u64 {
+        self.idle.workers().0
+    }
+
     /// Wakes all workers, so that each asks again whether to go on.
     pub fn wake_all(&self) {
         self.idle.wake_all();
@@ -234,7 +239,7 @@ impl<R: Runnable> Scheduler<R> {
 
     /// Wakes a sleeping worker if there is one and nobody searches. Call it after a push.
     fn announce(&self) {
-        // Partner: the fence in `Worker::sleep`. See "Why no wake-up is lost".
+        // Partner: the fence in `Idle::sleep`. See "Why no wake-up is lost".
         fence(Ordering::SeqCst);
         self.idle.wake_one();
     }

@@ -21,7 +21,8 @@ pub struct Doors {
     holder: AtomicU64,
 }
 
-fn this_thread() -> u64 {
+/// The kernel's number of the calling thread: nothing to cache, nothing thread-local.
+pub fn this_thread() -> u64 {
     // SAFETY: no arguments, can't fail.
     unsafe { libc::syscall(libc::SYS_gettid) as u64 }
 }
@@ -63,19 +64,33 @@ impl Doors {
     pub fn held_here(&self) -> bool {
         self.holder.load(Ordering::Relaxed) == this_thread()
     }
+
+    /// Has anybody entered?
+    fn is_held(&self) -> bool {
+        self.holder.load(Ordering::Relaxed) != 0
+    }
 }
 
 impl Strand {
-    /// Waits until the calling host thread owns the strand. It must not own it already.
-    pub fn enter(&self) {
-        if !self.mailbox.claim() {
-            self.queue_up();
+    /// Waits until the calling host thread owns the strand. It must not own it already. The error
+    /// says that this would be never, as far as can be seen.
+    pub fn enter(&self) -> Result<(), String> {
+        if !self.mailbox.claim() && !self.queue_up() {
+            return Err("fibers of the store are ready, and no worker runs them: start the runtime, or \
+                        enter the store before spawning"
+                .into());
         }
         self.doors.holder.store(this_thread(), Ordering::Relaxed);
+        self.shared.threads_inside().push(this_thread());
         self.unload();
+        Ok(())
     }
 
-    fn queue_up(&self) {
+    /// Waits in the queue. False: the strand is in a run queue, and there is no worker.
+    fn queue_up(&self) -> bool {
+        if self.shared.is_deserted() && !self.doors.is_held() {
+            return false;
+        }
         let event = Arc::new(Event::default());
         {
             let mut queue = self.doors.lock();
@@ -89,19 +104,25 @@ impl Strand {
             let mut queue = self.doors.lock();
             queue.retain(|e| !Arc::ptr_eq(e, &event));
             self.doors.waiting.store(queue.len(), Ordering::Relaxed);
-            return;
+            return true;
         }
         // A fiber that runs on must look up.
         self.shared.scheduler.urge();
         self.shared.engine.increment_epoch();
         event.wait(None);
         self.shared.scheduler.unurge();
+        true
     }
 
     /// Gives up the strand that the calling host thread has entered. Its fibers come first; further
     /// threads that wait get it when one of them has had a turn.
     pub fn exit(self: &Arc<Strand>) {
         self.doors.holder.store(0, Ordering::Relaxed);
+        let mut inside = self.shared.threads_inside();
+        if let Some(at) = inside.iter().position(|&thread| thread == this_thread()) {
+            inside.swap_remove(at);
+        }
+        drop(inside);
         loop {
             // SAFETY: this thread owns the strand.
             if unsafe { self.mailbox.has_ready() } {

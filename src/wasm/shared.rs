@@ -1,6 +1,7 @@
 //! What the fibers of a runtime share. It lives as long as any of them, or any handle.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wasmtime::Engine;
 use wasmtime_c_api::wasm_engine_t;
@@ -20,9 +21,25 @@ pub struct Shared {
     pub live: Live,
     /// Fibers that were ever spawned; the last one's id.
     pub spawned: AtomicU64,
+    /// Background workers run, or are on their way.
+    pub background: AtomicBool,
     /// Background workers must end.
     pub stop: AtomicBool,
+    /// The host threads that have entered a store; one that has entered two is there twice.
+    pub inside: Mutex<Vec<u64>>,
     pub limits: Limits,
+}
+
+impl Shared {
+    /// See `inside`.
+    pub fn threads_inside(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is there no worker, nor one on its way?
+    pub fn is_deserted(&self) -> bool {
+        self.scheduler.attached() == 0 && !self.background.load(Ordering::Acquire)
+    }
 }
 
 /// What the configuration fixes for all fibers.

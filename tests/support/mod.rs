@@ -279,7 +279,7 @@ impl Fiber {
 
     pub fn unpark(&self) -> i32 {
         // SAFETY: the handle is live.
-        unsafe { bop::bop_fiber_unpark(self.0) as i32 }
+        unsafe { bop::bop_unpark(self.0) as i32 }
     }
 
     pub fn finished(&self) -> bool {
