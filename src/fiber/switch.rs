@@ -145,7 +145,7 @@ mod tests {
             if take {
                 assert!(context.into_stack().is_none());
             } else {
-                drop(context);
+                let _goes_out_of_scope = context;
             }
             assert_eq!(dropped.get(), 0, "its frames were touched");
         }

@@ -161,7 +161,7 @@ impl<R: Runnable> Worker<R> {
         let dispatched = self.dispatched.get().wrapping_add(1);
         self.dispatched.set(dispatched);
         if dispatched.is_multiple_of(INJECTOR_FIRST)
-            && let Some(strand) = self.from_injector()
+            && let Some(strand) = self.take_injected()
         {
             return Some(strand);
         }
@@ -169,7 +169,7 @@ impl<R: Runnable> Worker<R> {
             return Some(strand);
         }
         self.next_in_a_row.set(0);
-        self.deque.pop().or_else(|| self.take_from(self.index)).or_else(|| self.from_injector())
+        self.deque.pop().or_else(|| self.take_from(self.index)).or_else(|| self.take_injected())
     }
 
     /// The strand in our slot, unless it is somebody else's turn.
@@ -197,7 +197,7 @@ impl<R: Runnable> Worker<R> {
     }
 
     #[inline]
-    fn from_injector(&self) -> Option<Arc<R>> {
+    fn take_injected(&self) -> Option<Arc<R>> {
         let injector = &self.scheduler().injector;
         if injector.is_empty() {
             return None;
@@ -228,7 +228,7 @@ impl<R: Runnable> Worker<R> {
         scheduler.idle.begin_search();
         loop {
             for _ in 0..SEARCH_ROUNDS {
-                if let Some(strand) = self.from_injector().or_else(|| self.steal()) {
+                if let Some(strand) = self.take_injected().or_else(|| self.steal()) {
                     // Who stops searching with work in hand hands the search on, if there is more.
                     if scheduler.idle.end_search() && scheduler.any_work() {
                         scheduler.announce();
