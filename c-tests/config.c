@@ -127,12 +127,32 @@ static void quanta(void) {
     bop_config_quantum(config, bad[i]);
     refused(config, "quantum");
   }
-  const uint64_t good[] = {0, 50000, 3600 * SECOND};
-  for (size_t i = 0; i < 3; i++) {
+  const uint64_t good[] = {0, 50000, 3600 * SECOND, UINT64_MAX};
+  for (size_t i = 0; i < 4; i++) {
     bop_config_t *config = bop_config_new();
     bop_config_quantum(config, good[i]);
     works(config);
   }
+}
+
+/* With the longest quantum nobody is preempted. */
+static void longest_quantum(void) {
+  CASE("longest quantum");
+  bop_config_t *config = bop_config_new();
+  bop_config_workers(config, 1);
+  bop_config_quantum(config, UINT64_MAX);
+  bop_runtime_t *runtime = NULL;
+  OK(bop_runtime_new(config, &runtime));
+  t_guest guest;
+  t_guest_new(&guest, runtime, DEPTH, NULL);
+  bop_fiber_t *fibers[2] = {t_spawn1(&guest, "count", 3000), t_spawn1(&guest, "count", 3000)};
+  OK(bop_run(runtime));
+  for (int i = 0; i < 2; i++)
+    CHECK_EQ(t_result(fibers[i]), 3000);
+  CHECK_EQ(t_stats(runtime).ticks, 0);
+  CHECK_EQ(t_stats(runtime).preemptions, 0);
+  t_guest_delete(&guest);
+  OK(bop_runtime_delete(runtime));
 }
 
 static void stacks(void) {
@@ -258,6 +278,7 @@ int main(void) {
   names();
   workers();
   quanta();
+  longest_quantum();
   stacks();
   guards();
   wasm_config();

@@ -1,6 +1,7 @@
 /* Limits: of fibers, of stack sizes, of memory. Each is an error in words, and a passing one. */
 #include "support/support.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -79,6 +80,51 @@ static void max_fibers(void) {
   CHECK_EQ(t_result(t_spawn0(&guest, "run")), 5);
   wasmtime_instance_pre_delete(pre);
   t_guest_delete(&guest);
+  OK(bop_runtime_delete(runtime));
+}
+
+static atomic_bool refusing;
+
+static void *is_refused(void *runtime) {
+  while (refusing) {
+    bop_fiber_t *fiber = NULL;
+    wasmtime_error_t *error = bop_spawn_host(runtime, seven, NULL, NULL, NULL, &fiber);
+    if (error != NULL)
+      wasmtime_error_delete(error);
+    bop_fiber_detach(fiber);
+  }
+  return NULL;
+}
+
+static int64_t yields(void *env) {
+  (void)env;
+  for (int i = 0; i < 20; i++)
+    bop_yield();
+  return 1;
+}
+
+/* Spawns that are refused must not keep bop_run from seeing that no fiber is left. */
+static void refused_beside_bop_run(void) {
+  CASE("refused while bop_run waits for the end");
+  bop_config_t *config = bop_config_new();
+  bop_config_workers(config, 1);
+  bop_config_max_fibers(config, 1);
+  bop_runtime_t *runtime = NULL;
+  OK(bop_runtime_new(config, &runtime));
+  OK(bop_runtime_start(runtime));
+  refusing = true;
+  pthread_t thread;
+  CHECK_EQ(pthread_create(&thread, NULL, is_refused, runtime), 0);
+  for (int i = 0; i < 300; i++) {
+    bop_fiber_t *fiber = NULL;
+    wasmtime_error_t *error = bop_spawn_host(runtime, yields, NULL, NULL, NULL, &fiber);
+    if (error != NULL)
+      wasmtime_error_delete(error);
+    bop_fiber_detach(fiber);
+    OK(bop_run(runtime));
+  }
+  refusing = false;
+  CHECK_EQ(pthread_join(thread, NULL), 0);
   OK(bop_runtime_delete(runtime));
 }
 
@@ -186,6 +232,7 @@ int main(void) {
   t_start("limits");
   no_memory(); /* first: a process with threads must not be forked */
   max_fibers();
+  refused_beside_bop_run();
   stack_sizes();
   return 0;
 }

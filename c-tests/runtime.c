@@ -215,6 +215,75 @@ static void idle(void) {
   OK(bop_runtime_delete(runtime));
 }
 
+/* When bop_run returns all is over: the fibers have finished, what they held is finalized. */
+static atomic_int finalized;
+static void finalizes(void *env) {
+  (void)env;
+  t_pause(MS / 20);
+  finalized++;
+}
+
+static void the_end_is_complete(void) {
+  CASE("the end is complete");
+  bop_runtime_t *runtime = t_runtime(2, 0);
+  OK(bop_runtime_start(runtime));
+  for (int i = 0; i < 100; i++) {
+    wasmtime_store_t *store = wasmtime_store_new(bop_runtime_engine(runtime), NULL, finalizes);
+    wasmtime_context_t *context = wasmtime_store_context(store);
+    wasmtime_instance_t instance =
+        t_instance(bop_runtime_engine(runtime), context, "(module (func (export \"run\")))", NULL);
+    wasmtime_func_t run = t_func(context, &instance, "run");
+    bop_store_t *handle = NULL;
+    bop_fiber_t *fiber = NULL;
+    OK(bop_store_new(runtime, store, &handle));
+    finalized = 0;
+    OK(bop_spawn(handle, &run, NULL, 0, NULL, &fiber));
+    bop_store_delete(handle);
+    OK(bop_run(runtime));
+    CHECK_EQ(bop_fiber_state(fiber), BOP_STATE_FINISHED);
+    OK(bop_fiber_results(fiber, NULL, 0));
+    CHECK_EQ(finalized, 1);
+    bop_fiber_detach(fiber);
+  }
+  OK(bop_runtime_delete(runtime));
+}
+
+/* However many threads run, the background workers have their places. */
+static void more_runners_than_places(void) {
+  CASE("more threads in bop_run than places");
+  bop_runtime_t *runtime = t_runtime(1, 0);
+  bop_fiber_t *parker = t_spawn_host(runtime, parks, NULL, NULL);
+  pthread_t threads[24];
+  for (int i = 0; i < 24; i++)
+    CHECK_EQ(pthread_create(&threads[i], NULL, runs, runtime), 0);
+  EVENTUALLY(bop_fiber_state(parker) == BOP_STATE_PARKED);
+  t_pause(20 * MS); /* most of them are in by now */
+  OK(bop_runtime_start(runtime));
+  CHECK_EQ(bop_unpark(parker), BOP_OK);
+  CHECK_EQ(t_result(parker), BOP_OK);
+  for (int i = 0; i < 24; i++)
+    CHECK_EQ(pthread_join(threads[i], NULL), 0);
+  done = 0;
+  CHECK_EQ(t_result(t_spawn_host(runtime, step, NULL, NULL)), 1); /* only they are left to run it */
+  OK(bop_runtime_delete(runtime));
+}
+
+static int64_t starts_when_cancelled(void *runtime) {
+  CHECK_EQ(bop_park(), BOP_CANCELLED);
+  FAILS(bop_runtime_start(runtime), "shut"); /* must not wait for the shutdown that waits for us */
+  return 3;
+}
+
+static void start_during_shutdown(void) {
+  CASE("start from a fiber that is being shut down");
+  bop_runtime_t *runtime = t_runtime(1, 0);
+  OK(bop_runtime_start(runtime));
+  bop_fiber_t *fiber = t_spawn_host(runtime, starts_when_cancelled, runtime, NULL);
+  EVENTUALLY(bop_fiber_state(fiber) == BOP_STATE_PARKED);
+  OK(bop_runtime_delete(runtime));
+  CHECK_EQ(t_result(fiber), 3);
+}
+
 static atomic_bool child_ran;
 static int64_t child(void *env) {
   (void)env;
@@ -277,6 +346,9 @@ int main(void) {
   live_at_delete(false);
   refusal();
   idle();
+  the_end_is_complete();
+  more_runners_than_places();
+  start_during_shutdown();
   stealing();
   statistics();
   return 0;

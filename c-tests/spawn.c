@@ -274,6 +274,35 @@ static void instances(bop_runtime_t *runtime) {
   wasmtime_instance_pre_delete(pre);
 }
 
+/* A reference into one store means nothing in another, least of all in one that is yet to be made. */
+static void foreign_references(bop_runtime_t *runtime) {
+  CASE("references into another store");
+  wasm_engine_t *engine = bop_runtime_engine(runtime);
+  wasmtime_store_t *store = wasmtime_store_new(engine, NULL, NULL);
+  wasmtime_context_t *context = wasmtime_store_context(store);
+  wasmtime_val_t ref = {.kind = WASMTIME_EXTERNREF};
+  CHECK(wasmtime_externref_new(context, NULL, NULL, &ref.of.externref));
+  const char *const takes =
+      "(module (func (export \"take\") (param externref) (result i32) (ref.is_null (local.get 0))))";
+  wasmtime_instance_pre_t *pre = t_pre(engine, takes, NULL);
+  bop_fiber_t *fiber = NULL;
+  FAILS(bop_spawn_instance(runtime, pre, "take", 4, &ref, 1, NULL, NULL, NULL, NULL, &fiber), "store");
+  t_guest guest;
+  t_guest_new(&guest, runtime, takes, NULL);
+  FAILS(bop_spawn(guest.store, t_export(&guest, "take"), &ref, 1, NULL, &fiber), "store");
+  CHECK(fiber == NULL);
+  wasmtime_val_unroot(&ref);
+  wasmtime_val_t null = {.kind = WASMTIME_EXTERNREF};
+  wasmtime_externref_set_null(&null.of.externref);
+  OK(bop_spawn_instance(runtime, pre, "take", 4, &null, 1, NULL, NULL, NULL, NULL, &fiber));
+  CHECK_EQ(t_result(fiber), 1);
+  OK(bop_spawn(guest.store, t_export(&guest, "take"), &null, 1, NULL, &fiber));
+  CHECK_EQ(t_result(fiber), 1);
+  t_guest_delete(&guest);
+  wasmtime_instance_pre_delete(pre);
+  wasmtime_store_delete(store);
+}
+
 static void bad_modules(bop_runtime_t *runtime) {
   CASE("bad modules");
   wasm_engine_t *engine = bop_runtime_engine(runtime);
@@ -317,6 +346,7 @@ int main(void) {
   options(runtime);
   from_fibers(runtime);
   instances(runtime);
+  foreign_references(runtime);
   bad_modules(runtime);
   OK(bop_runtime_delete(runtime));
   return 0;

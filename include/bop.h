@@ -342,15 +342,17 @@ void bop_config_delete(bop_config_t *config);
 
 /**
  * Wasmtime's own options of the engine. NULL means its defaults, which is also the default here.
- * Whatever they say, epoch interruption is on; and Wasm on a fiber has the fiber's stack, whatever
- * `max_wasm_stack` says.
+ * Whatever they say, epoch interruption is on. Wasm in a store that BOP looks after has its fiber's
+ * stack, whatever `max_wasm_stack` says; in any other store that a fiber uses it has `max_wasm_stack`
+ * from where it is entered, and the fiber's stack must be as large.
  *
  * Ownership: takes `wasm`, in any case.
  * Context: any thread or fiber.
  * Switches: never.
  * Requires: `config` is NULL or live; `wasm` is NULL or the caller's.
  */
-void bop_config_wasm(bop_config_t *config, wasm_config_t *wasm);
+void bop_config_wasm(bop_config_t *config,
+                     wasm_config_t *wasm);
 
 /**
  * How many OS threads run fibers after `bop_runtime_start`. Default: one for each CPU that the
@@ -950,10 +952,10 @@ void bop_runtime_stats(const bop_runtime_t *runtime, bop_stats_t *stats);
 
 /**
  * Fills in `*stats` for one worker. The workers of `bop_runtime_start` and of `bop_run` share one
- * numbering, from 0 up, in the order in which they came; a background worker comes a moment after
- * `bop_runtime_start`.
+ * numbering, from 0 up, in the order in which they came.
  *
- * Returns: whether there is, or ever was, such a worker, and neither pointer is NULL.
+ * Returns: whether there is such a worker (as many as are configured, and as ever were), and neither
+ * pointer is NULL.
  * Context: any thread or fiber.
  * Switches: never.
  * Requires: As for `bop_runtime_stats`.
@@ -976,7 +978,8 @@ bool bop_fiber_times(const bop_fiber_t *fiber, bop_times_t *times);
  * Hands a store to a runtime, with all that is in it; `wasmtime_store_t`'s functions may not be used
  * on it any more. The runtime sets the store's epoch callback and deadline.
  *
- * Returns: NULL and the handle in `*out`, or an error: made with another engine, a NULL.
+ * Returns: NULL and the handle in `*out`, or an error: made with another engine, set up for Wasmtime's
+ * async calls, a NULL.
  * Ownership: takes `store`, in any case; an error deletes it. The handle is the caller's, until
  * `bop_store_delete`.
  * Context: any thread or fiber, but the store must not be in use.
@@ -1019,7 +1022,7 @@ wasmtime_error_t *bop_store_enter(bop_store_t *store,
 /**
  * Lets the store's fibers run again.
  *
- * Returns: NULL, or an error if the calling thread has not entered.
+ * Returns: NULL, or an error: the calling thread has not entered, or calls from within the store's Wasm.
  * Context: the host thread that entered.
  * Switches: never.
  * Requires: `store` is NULL or live.

@@ -252,7 +252,7 @@ fn a_host_thread_uses_a_store_beside_suspended_fibers() {
         assert!(trace.iter().all(|frame| frame.func_name() == Some(name)), "{error:?}");
         frames.push((trace.len(), error.downcast_ref::<Trap>().copied()));
     }
-    guest.strand.exit();
+    guest.strand.exit().unwrap();
     assert_eq!(frames[0], (1, Some(Trap::UnreachableCodeReached)));
     assert_eq!(frames[1].1, Some(Trap::StackOverflow));
     for (_, _, fiber) in &fibers {

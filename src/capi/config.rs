@@ -47,8 +47,9 @@ pub unsafe extern "C" fn bop_config_delete(config: *mut bop_config_t) {
 }
 
 /// Wasmtime's own options of the engine. NULL means its defaults, which is also the default here.
-/// Whatever they say, epoch interruption is on; and Wasm on a fiber has the fiber's stack, whatever
-/// `max_wasm_stack` says.
+/// Whatever they say, epoch interruption is on. Wasm in a store that BOP looks after has its fiber's
+/// stack, whatever `max_wasm_stack` says; in any other store that a fiber uses it has `max_wasm_stack`
+/// from where it is entered, and the fiber's stack must be as large.
 ///
 /// Ownership: takes `wasm`, in any case.
 /// Context: any thread or fiber.

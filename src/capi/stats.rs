@@ -86,12 +86,16 @@ pub unsafe extern "C" fn bop_runtime_stats(runtime: *const bop_runtime_t, stats:
         }
         let shared = &runtime.0.shared;
         let sum = |count: fn(&Counters) -> u64| shared.scheduler.counters().map(count).sum();
+        // In this order, so that there are never fewer than those that have ended.
+        let finished = sum(Counters::finished);
+        let refused = shared.refused.load(Ordering::Acquire);
+        let spawned = shared.last_id.load(Ordering::Acquire).saturating_sub(refused);
         let all = bop_stats_t {
             size: 0,
             workers: runtime.0.workers() as u64,
-            spawned: shared.spawned.load(Ordering::Relaxed),
-            finished: sum(Counters::finished),
-            live: shared.live.count() as u64,
+            spawned,
+            finished,
+            live: spawned.saturating_sub(finished),
             switches: sum(Counters::switches),
             preemptions: sum(Counters::preemptions),
             steals: sum(Counters::steals),
@@ -105,10 +109,10 @@ pub unsafe extern "C" fn bop_runtime_stats(runtime: *const bop_runtime_t, stats:
 }
 
 /// Fills in `*stats` for one worker. The workers of `bop_runtime_start` and of `bop_run` share one
-/// numbering, from 0 up, in the order in which they came; a background worker comes a moment after
-/// `bop_runtime_start`.
+/// numbering, from 0 up, in the order in which they came.
 ///
-/// Returns: whether there is, or ever was, such a worker, and neither pointer is NULL.
+/// Returns: whether there is such a worker (as many as are configured, and as ever were), and neither
+/// pointer is NULL.
 /// Context: any thread or fiber.
 /// Switches: never.
 ///
@@ -124,7 +128,9 @@ pub unsafe extern "C" fn bop_runtime_worker_stats(
     call(false, || {
         // SAFETY: per contract.
         let Some(runtime) = (unsafe { runtime.as_ref() }) else { return false };
-        let found = runtime.0.shared.scheduler.worker_stats(worker);
+        let scheduler = &runtime.0.shared.scheduler;
+        let there = worker < runtime.0.workers().max(scheduler.reach());
+        let found = there.then(|| scheduler.worker_stats(worker)).flatten();
         let Some((counters, cpu)) = found.filter(|_| !stats.is_null()) else { return false };
         let all = bop_worker_stats_t {
             size: 0,

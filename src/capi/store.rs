@@ -17,7 +17,10 @@ pub struct bop_store_t(pub(super) Arc<Strand>);
 impl Drop for bop_store_t {
     fn drop(&mut self) {
         if self.0.doors.held_here() {
-            self.0.exit();
+            // From within its Wasm: the thread keeps it, and so it is never deleted.
+            if self.0.exit().is_err() {
+                return;
+            }
         }
         self.0.remove_user(true);
     }
@@ -26,7 +29,8 @@ impl Drop for bop_store_t {
 /// Hands a store to a runtime, with all that is in it; `wasmtime_store_t`'s functions may not be used
 /// on it any more. The runtime sets the store's epoch callback and deadline.
 ///
-/// Returns: NULL and the handle in `*out`, or an error: made with another engine, a NULL.
+/// Returns: NULL and the handle in `*out`, or an error: made with another engine, set up for Wasmtime's
+/// async calls, a NULL.
 /// Ownership: takes `store`, in any case; an error deletes it. The handle is the caller's, until
 /// `bop_store_delete`.
 /// Context: any thread or fiber, but the store must not be in use.
@@ -101,7 +105,7 @@ pub unsafe extern "C" fn bop_store_enter(
         }
         strand.enter()?;
         if strand.fibers() > 0 && strand.has_gc_heap() {
-            strand.exit();
+            strand.exit()?;
             return Err("the store has live fibers and a GC heap: a collection would not see what \
                         suspended fibers refer to"
                 .into());
@@ -114,7 +118,7 @@ pub unsafe extern "C" fn bop_store_enter(
 
 /// Lets the store's fibers run again.
 ///
-/// Returns: NULL, or an error if the calling thread has not entered.
+/// Returns: NULL, or an error: the calling thread has not entered, or calls from within the store's Wasm.
 /// Context: the host thread that entered.
 /// Switches: never.
 ///
@@ -132,7 +136,6 @@ pub unsafe extern "C" fn bop_store_exit(store: *mut bop_store_t) -> *mut wasmtim
         if !store.0.doors.held_here() {
             return Err("this thread has not entered the store".into());
         }
-        store.0.exit();
-        Ok(())
+        store.0.exit()
     })
 }

@@ -30,15 +30,13 @@ const MAX_SLAB: usize = 4 << 30;
 /// Warm stacks kept per size; the memory of further ones is given back at once.
 const MAX_WARM: usize = 4096;
 
-/// One stack. Whoever holds it owns its memory alone; dropping it gives it back to its pool.
+/// One stack. Whoever holds it owns its memory alone, and gives it back with [`Pool::put`]; one that
+/// is dropped instead is never used again, and its slab stays until all others of it are gone.
 #[derive(Debug)]
 pub struct Stack {
-    slab: Arc<Mapping>,
-    /// Offset of the slot in its slab.
-    offset: usize,
+    slot: Slot,
     /// Bytes between the guard and the top.
     size: usize,
-    pool: Arc<Shared>,
 }
 
 impl Stack {
@@ -49,26 +47,12 @@ impl Stack {
 
     /// The lowest address that may be used.
     pub fn bottom(&self) -> usize {
-        self.slab.base() as usize + self.offset + GUARD
+        self.slot.slab.base() as usize + self.slot.offset + GUARD
     }
 
     /// The addresses that fault: `[start, end)`.
     pub fn guard(&self) -> (usize, usize) {
         (self.bottom() - GUARD, self.bottom())
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        let slot = Slot { slab: Arc::clone(&self.slab), offset: self.offset };
-        let mut classes = self.pool.lock();
-        let class = classes.entry(self.size).or_default();
-        if class.warm.len() < MAX_WARM {
-            class.warm.push(slot);
-        } else {
-            slot.discard(self.size);
-            class.cold.push(slot);
-        }
     }
 }
 
@@ -109,30 +93,23 @@ struct Class {
     slots: usize,
 }
 
+/// A pool of stacks, by size.
 #[derive(Debug)]
-struct Shared {
+pub struct Pool {
     classes: Mutex<BTreeMap<usize, Class>>,
     guard: Guard,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Class>> {
-        // Nothing panics while the lock is held, except out of memory in a `Vec`; the lists are
-        // whole even then.
-        self.classes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A pool of stacks, by size.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    shared: Arc<Shared>,
 }
 
 impl Pool {
     /// An empty pool that makes its guards as told.
     pub fn new(guard: Guard) -> Pool {
-        Pool { shared: Arc::new(Shared { classes: Mutex::default(), guard }) }
+        Pool { classes: Mutex::default(), guard }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Class>> {
+        // Nothing panics while the lock is held, except out of memory in a `Vec`; the lists are
+        // whole even then.
+        self.classes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The size of the stack that [`Pool::get`] would give for `size`: the next power of two, so
@@ -145,19 +122,31 @@ impl Pool {
     pub fn get(&self, size: usize) -> io::Result<Stack> {
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
         let size = Pool::round(size).ok_or_else(too_large)?;
-        let mut classes = self.shared.lock();
+        let mut classes = self.lock();
         let class = classes.entry(size).or_default();
         let slot = match class.warm.pop().or_else(|| class.cold.pop()) {
             Some(slot) => slot,
-            None => class.cut(size, self.shared.guard)?,
+            None => class.cut(size, self.guard)?,
         };
-        drop(classes);
-        Ok(Stack { slab: slot.slab, offset: slot.offset, size, pool: Arc::clone(&self.shared) })
+        Ok(Stack { slot, size })
+    }
+
+    /// Takes a stack of this pool back.
+    pub fn put(&self, stack: Stack) {
+        let Stack { slot, size } = stack;
+        let mut classes = self.lock();
+        let class = classes.entry(size).or_default();
+        if class.warm.len() < MAX_WARM {
+            class.warm.push(slot);
+        } else {
+            slot.discard(size);
+            class.cold.push(slot);
+        }
     }
 
     /// Gives the memory of all stacks that nobody uses back to the system.
     pub fn trim(&self) {
-        for (size, class) in self.shared.lock().iter_mut() {
+        for (size, class) in self.lock().iter_mut() {
             class.warm.iter().for_each(|slot| slot.discard(*size));
             class.cold.append(&mut class.warm);
         }
@@ -210,7 +199,7 @@ mod tests {
     impl Pool {
         /// How many stacks lie in the pool with memory, and how many without.
         fn idle(&self) -> (usize, usize) {
-            let classes = self.shared.lock();
+            let classes = self.lock();
             let count = |(w, c), class: &Class| (w + class.warm.len(), c + class.cold.len());
             classes.values().fold((0, 0), count)
         }
@@ -257,11 +246,12 @@ mod tests {
             let (first, second) = (pool.get(30_000).unwrap(), pool.get(30_000).unwrap());
             let (a, b) = (first.bottom(), second.bottom());
             assert_eq!(second.top() - b, 32_768, "rounded up");
-            drop((first, second));
+            pool.put(first);
+            pool.put(second);
             assert_eq!(pool.idle(), (2, 0));
             let again = pool.get(20_000).unwrap();
             assert_eq!(again.bottom(), b, "the warmest");
-            drop(again);
+            pool.put(again);
             pool.trim();
             assert_eq!(pool.idle(), (0, 2));
             let stack = pool.get(32_768).unwrap();

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use wasmtime::Engine;
 
-use super::{Runtime, on_worker};
+use super::{MORE_WORKERS, Runtime, on_worker};
 use crate::sys::clock;
 use crate::wasm::doors::this_thread;
 use crate::wasm::shared::Shared;
@@ -69,6 +69,8 @@ impl Life {
             let _ = worker.join();
         }
         shared.background.store(false, Ordering::Release);
+        // Handles of fibers may keep the pool for long.
+        shared.pool.trim();
         shared.scheduler.ticker().stop();
         if let Some(ticker) = self.ticker.take() {
             let _ = ticker.join();
@@ -123,10 +125,14 @@ impl Runtime {
         }
         Engine::tls_eager_initialize();
         let interest = shared.live.interest();
-        if shared.scheduler.run(|| shared.live.count() > 0).is_none() {
-            // There are enough workers already.
-            interest.wait(None);
+        // The other places are those of the background workers.
+        let lent = shared.lent.fetch_add(1, Ordering::Relaxed);
+        if lent < MORE_WORKERS {
+            shared.scheduler.run(|| shared.live.count() > 0);
         }
+        shared.lent.fetch_sub(1, Ordering::Relaxed);
+        // There were enough workers already, or the last fiber is just ending on another one.
+        interest.wait(None);
         Ok(())
     }
 
@@ -149,11 +155,16 @@ impl Runtime {
             let workers = life.workers.len().max(1);
             life.workers(shared, workers)?;
         }
+        // A fiber on its way to its end may ask for the lock.
+        drop(life);
         if !shared.live.interest().wait(Some(deadline)) {
             return Err(self.complaint());
         }
-        life.stop(shared);
-        life.phase = Phase::Closed;
+        let mut life = self.life();
+        if life.phase == Phase::Closing {
+            life.stop(shared);
+            life.phase = Phase::Closed;
+        }
         Ok(())
     }
 

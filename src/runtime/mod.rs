@@ -4,7 +4,7 @@ mod life;
 pub mod spawn;
 pub mod wait;
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use wasmtime::{Config as WasmConfig, Engine};
@@ -155,8 +155,10 @@ impl Runtime {
             engine,
             pool: Pool::new(config.guard()),
             live: Live::default(),
-            spawned: AtomicU64::new(0),
+            last_id: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             background: AtomicBool::new(false),
+            lent: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             inside: Mutex::default(),
             limits: config.limits(),

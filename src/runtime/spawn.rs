@@ -1,6 +1,7 @@
 //! Spawning: the checks, the stack, the start.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use wasmtime::{Engine, Func, InstancePre};
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t, wasmtime_val_t, wasmtime_val_union};
@@ -23,7 +24,7 @@ pub struct Options {
 /// What C calls a `bop_host_fn_t`.
 pub type HostFn = unsafe extern "C" fn(env: *mut std::ffi::c_void) -> i64;
 
-fn start(strand: Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fiber>, String> {
+fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fiber>, String> {
     let shared = &*strand.shared;
     let size = options.stack_size.unwrap_or(shared.limits.stack_size);
     shared.limits.check_stack(size)?;
@@ -31,31 +32,38 @@ fn start(strand: Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fiber
         return Err(format!("the limit of {} fibers is reached", shared.limits.max_fibers));
     }
     strand.add_fiber();
-    let fiber = shared
-        .pool
-        .get(size)
-        .map_err(|e| format!("no memory for a fiber's stack of {size} bytes: {e}"))
-        .map(|stack| Fiber::new(Arc::clone(&strand), &options.name, stack, body))
-        .and_then(|fiber| match shared.live.list(&fiber) {
-            true => Ok(fiber),
-            false => {
-                fiber.discard();
-                Err("the runtime is shut down".into())
-            }
-        });
-    match fiber {
+    match prepare(strand, body, &options.name, size) {
         Ok(fiber) => {
             fiber.start();
             Ok(fiber)
         }
         Err(e) => {
             strand.remove_user(false);
-            if shared.live.leave() {
-                shared.scheduler.wake_all();
-            }
+            shared.one_less();
             Err(e)
         }
     }
+}
+
+/// A fiber that is counted, listed, and ready to start.
+fn prepare(strand: &Arc<Strand>, body: Body, name: &str, size: usize) -> Result<Arc<Fiber>, String> {
+    let shared = &*strand.shared;
+    // Partner: the fence in `Strand::may_suspend`. Either we see the heap that a sibling has made, or
+    // the sibling sees that it is not alone, and stays where it is (W9).
+    fence(Ordering::SeqCst);
+    if strand.fibers() > 1 && strand.has_gc_heap() {
+        return Err("the store has a GC heap, which allows one fiber at a time: a collection would not \
+                    see what a suspended one refers to"
+            .into());
+    }
+    let stack = shared.pool.get(size);
+    let stack = stack.map_err(|e| format!("no memory for a fiber's stack of {size} bytes: {e}"))?;
+    let fiber = Fiber::new(Arc::clone(strand), name, stack, body);
+    if !shared.live.list(&fiber) {
+        fiber.discard();
+        return Err("the runtime is shut down".into());
+    }
+    Ok(fiber)
 }
 
 /// Runs `func` in the strand's store.
@@ -81,12 +89,7 @@ pub unsafe fn call(
     let signature = strand.signature(func);
     // SAFETY: per contract.
     let args = unsafe { signature.copy_args(args, strand.store_id)? };
-    if strand.fibers() > 0 && strand.has_gc_heap() {
-        return Err("the store has a GC heap, which allows one fiber at a time: a collection would \
-                    not see what a suspended one refers to"
-            .into());
-    }
-    start(Arc::clone(strand), guest::call(func, args, signature), options)
+    start(strand, guest::call(func, args, signature), options)
 }
 
 impl Runtime {
@@ -95,7 +98,7 @@ impl Runtime {
         if !Engine::same(bridge::store(&mut own).engine(), &self.shared.engine) {
             return Err("the store was made with another engine".into());
         }
-        Ok(Strand::with_store(Arc::clone(&self.shared), own))
+        Strand::with_store(Arc::clone(&self.shared), own)
     }
 
     /// Runs a function of the host.
@@ -110,7 +113,7 @@ impl Runtime {
             let kind = wasmtime_c_api::WASMTIME_I64;
             End::returned(Box::new([wasmtime_val_t { kind, of: wasmtime_val_union { i64 } }]))
         });
-        start(Strand::single(Arc::clone(&self.shared)), body, options)
+        start(&Strand::single(Arc::clone(&self.shared)), body, options)
     }
 
     /// Runs an export of a new instance in a store of its own.
@@ -147,6 +150,6 @@ impl Runtime {
             setup,
             env,
         };
-        start(Strand::single(Arc::clone(&self.shared)), guest::instance(plan), options)
+        start(&Strand::single(Arc::clone(&self.shared)), guest::instance(plan), options)
     }
 }

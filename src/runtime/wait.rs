@@ -9,7 +9,7 @@ use crate::fiber::state::Signal;
 use crate::fiber::switch::Suspend;
 use crate::sched::timers::{Expire, Key};
 use crate::sys::clock;
-use crate::wasm::fiber::{Event, Fiber, Wake, current};
+use crate::wasm::fiber::{Event, Fiber, current};
 
 use super::on_worker;
 
@@ -165,9 +165,8 @@ pub fn join_until(other: &Arc<Fiber>, deadline: Option<u64>) -> Status {
             return Status::NotAllowed;
         }
         let event = Arc::new(Event::default());
-        let joiner: Arc<dyn Wake> = event.clone();
-        if other.add_joiner(Arc::clone(&joiner)) && !event.wait(deadline) {
-            other.remove_joiner(&joiner);
+        if other.add_joiner(event.clone()) && !event.wait(deadline) {
+            other.remove_joiner(Arc::as_ptr(&event).cast());
             return Status::Timeout;
         }
         return Status::Ok;
@@ -181,8 +180,7 @@ pub fn join_until(other: &Arc<Fiber>, deadline: Option<u64>) -> Status {
     if let Err(status) = may_suspend(fiber) {
         return status;
     }
-    let joiner: Arc<dyn Wake> = reference(fiber);
-    if !other.add_joiner(Arc::clone(&joiner)) {
+    if !other.add_joiner(reference(fiber)) {
         return Status::Ok;
     }
     let timer = Timer::new(fiber, deadline);
@@ -198,6 +196,6 @@ pub fn join_until(other: &Arc<Fiber>, deadline: Option<u64>) -> Status {
             break Status::Cancelled;
         }
     };
-    other.remove_joiner(&joiner);
+    other.remove_joiner((&raw const *fiber).cast());
     status
 }

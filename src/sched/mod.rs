@@ -168,13 +168,12 @@ impl<R: Runnable> Scheduler<R> {
         self.idle.workers()
     }
 
-    /// Makes ticks come, whoever waits, until as many [`Scheduler::unurge`] have been called: a
-    /// running guest must look up, because it was cancelled or its store is wanted.
+    /// Makes guests look up again and again, although no slice is over, until as many
+    /// [`Scheduler::unurge`] have been called: one was cancelled, or its store is wanted.
     pub fn urge(&self) {
-        self.urges.fetch_add(1, Ordering::Relaxed);
-        // Partner: as in `active`.
-        fence(Ordering::SeqCst);
-        self.ticker.demand();
+        self.urges.fetch_add(1, Ordering::SeqCst);
+        // Whatever it waits for may be an hour away.
+        self.ticker.kick();
     }
 
     /// Takes an [`Scheduler::urge`] back.
@@ -182,11 +181,20 @@ impl<R: Runnable> Scheduler<R> {
         self.urges.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Does somebody wait for a turn, or for a guest to look up?
-    pub fn demand(&self) -> bool {
+    /// Is there a reason to tick?
+    fn demand(&self) -> bool {
+        self.is_urged() || self.somebody_waits()
+    }
+
+    /// Is there a worker, and a guest that must look up?
+    fn is_urged(&self) -> bool {
+        self.urges.load(Ordering::Relaxed) > 0 && self.idle.workers().0 > 0
+    }
+
+    /// Does somebody wait for a turn?
+    fn somebody_waits(&self) -> bool {
         let (attached, awake) = self.idle.workers();
-        let waits = || self.load.active(self.counters()) > awake as i64;
-        attached > 0 && (self.urges.load(Ordering::Relaxed) > 0 || waits())
+        attached > 0 && self.load.active(self.counters()) > awake as i64
     }
 
     /// Wakes the ticker if there is demand that it may not know of: fewer workers are awake.
@@ -220,9 +228,8 @@ impl<R: Runnable> Scheduler<R> {
     }
 
     /// What worker `index` has counted, and the CPU time in nanoseconds of the thread that it is.
-    /// `None` if no thread has ever been that worker.
     pub fn worker_stats(&self, index: usize) -> Option<(&Counters, Option<u64>)> {
-        self.reached().get(index).map(|s| (&s.counters, worker::cpu_time(&s.cpu_clock)))
+        self.slots.get(index).map(|s| (&s.counters, worker::cpu_time(&s.cpu_clock)))
     }
 
     /// The counters of the worker that the calling thread is, if it is one of this scheduler. Not
@@ -254,9 +261,14 @@ impl<R: Runnable> Scheduler<R> {
             .then_some(worker)
     }
 
+    /// How many slots threads have ever taken.
+    pub fn reach(&self) -> usize {
+        self.reach.load(Ordering::Acquire)
+    }
+
     /// The slots that any thread has ever taken.
     fn reached(&self) -> &[Slot<R>] {
-        &self.slots[..self.reach.load(Ordering::Acquire)]
+        &self.slots[..self.reach()]
     }
 
     /// Is there anything in any queue that a thief could take?

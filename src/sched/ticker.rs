@@ -12,7 +12,10 @@ const ASLEEP: u32 = 1;
 /// Something has changed that the ticker must look at.
 const KICKED: u32 = 2;
 
-/// Quanta without demand before the ticker sleeps. Waking it costs a system call, so it must not
+/// How often guests are made to look up while somebody urges, and how often the ticker looks for
+/// demand before it sleeps, in nanoseconds; or once a quantum, if that is shorter.
+const LOOK: u64 = 1_000_000;
+/// Looks without demand before the ticker sleeps. Waking it costs a system call, so it must not
 /// fall asleep between two moments of demand of a busy program.
 const LINGER: u32 = 64;
 /// How long nothing must have happened before idle memory is given back.
@@ -74,6 +77,7 @@ impl<R: Runnable> Scheduler<R> {
         // The default slack lets the kernel be 50 µs late, a whole quantum of the shortest kind.
         // SAFETY: plain integers.
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+        let look = t.quantum.min(LOOK);
         let mut next_tick = None;
         let mut quiet = 0;
         let mut idle_told = false;
@@ -86,28 +90,37 @@ impl<R: Runnable> Scheduler<R> {
             let now = clock::now();
             self.timers.fire(now);
             let timer = self.timers.earliest();
-            if self.demand() {
-                quiet = 0;
-                idle_told = false;
-                let due = *next_tick.get_or_insert(now + t.quantum);
-                let mut until = due;
-                if now >= due {
-                    t.ticks.store(t.count() + 1, Ordering::Relaxed);
-                    on_tick();
-                    // A strand may sit in the slot of a worker that runs on and on.
-                    if self.idle.any_asleep() {
-                        self.announce();
+            let (waits, urged) = (self.somebody_waits(), self.is_urged());
+            if !waits {
+                next_tick = None;
+            }
+            if waits || urged {
+                (quiet, idle_told) = (0, false);
+                let mut until = now.saturating_add(if urged { look } else { u64::MAX });
+                if waits {
+                    let mut due = *next_tick.get_or_insert(now.saturating_add(t.quantum));
+                    if now >= due {
+                        t.ticks.store(t.count() + 1, Ordering::Relaxed);
+                        on_tick();
+                        // A strand may sit in the slot of a worker that runs on and on.
+                        if self.idle.any_asleep() {
+                            self.announce();
+                        }
+                        due = now.saturating_add(t.quantum);
+                        next_tick = Some(due);
                     }
-                    until = now + t.quantum;
-                    next_tick = Some(until);
+                    until = until.min(due);
+                }
+                if urged {
+                    // Nobody's slice is over, but guests must look up.
+                    on_tick();
                 }
                 futex::wait(&t.word, WAITS, Some(timer.map_or(until, |at| at.min(until))));
                 continue;
             }
-            next_tick = None;
             quiet += 1;
             if quiet < LINGER && self.idle.workers().1 > 0 {
-                let until = now + t.quantum;
+                let until = now.saturating_add(look);
                 futex::wait(&t.word, WAITS, Some(timer.map_or(until, |at| at.min(until))));
                 continue;
             }

@@ -57,19 +57,33 @@ impl<R: Runnable> Scheduler<R> {
         self.idle.attach();
         self.look_for_demand();
         let outer = tls::set_worker((&raw const worker).cast_mut().cast());
+        let leave = Leave { worker: &worker, outer };
         while go_on() {
             if let Some(strand) = worker.find().or_else(|| worker.search_or_sleep(&go_on)) {
                 worker.turn(strand);
             }
         }
-        tls::set_worker(outer);
-        worker.leave();
-        self.idle.detach();
-        self.look_for_demand();
-        slot.cpu_clock.store(0, Ordering::Release);
+        drop(leave);
         let deque = worker.deque;
         *slot.deque.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(deque);
         Some(())
+    }
+}
+
+/// Ends a worker's time on its thread; also when a panic does. (Then its queue, emptied, stays unused.)
+struct Leave<'a, R: Runnable> {
+    worker: &'a Worker<R>,
+    outer: *mut (),
+}
+
+impl<R: Runnable> Drop for Leave<'_, R> {
+    fn drop(&mut self) {
+        let scheduler = self.worker.scheduler();
+        tls::set_worker(self.outer);
+        self.worker.leave();
+        scheduler.idle.detach();
+        scheduler.look_for_demand();
+        scheduler.slots[self.worker.index].cpu_clock.store(0, Ordering::Release);
     }
 }
 

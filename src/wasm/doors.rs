@@ -64,11 +64,6 @@ impl Doors {
     pub fn held_here(&self) -> bool {
         self.holder.load(Ordering::Relaxed) == this_thread()
     }
-
-    /// Has anybody entered?
-    fn is_held(&self) -> bool {
-        self.holder.load(Ordering::Relaxed) != 0
-    }
 }
 
 impl Strand {
@@ -88,7 +83,7 @@ impl Strand {
 
     /// Waits in the queue. False: the strand is in a run queue, and there is no worker.
     fn queue_up(&self) -> bool {
-        if self.shared.is_deserted() && !self.doors.is_held() {
+        if self.is_stranded() {
             return false;
         }
         let event = Arc::new(Event::default());
@@ -116,7 +111,11 @@ impl Strand {
 
     /// Gives up the strand that the calling host thread has entered. Its fibers come first; further
     /// threads that wait get it when one of them has had a turn.
-    pub fn exit(self: &Arc<Strand>) {
+    /// The error says that the thread is still in the middle of a call of the store's Wasm.
+    pub fn exit(self: &Arc<Strand>) -> Result<(), String> {
+        if self.is_in_use() {
+            return Err("Wasm of the store is still on this thread's stack".into());
+        }
         self.doors.holder.store(0, Ordering::Relaxed);
         let mut inside = self.shared.threads_inside();
         if let Some(at) = inside.iter().position(|&thread| thread == this_thread()) {
@@ -125,18 +124,24 @@ impl Strand {
         drop(inside);
         loop {
             // SAFETY: this thread owns the strand.
-            if unsafe { self.mailbox.has_ready() } {
-                return self.shared.scheduler.schedule(Arc::clone(self), false);
+            let ready = unsafe { self.mailbox.has_ready() };
+            if ready && !self.shared.is_deserted() {
+                self.schedule(false);
+                return Ok(());
             }
             if self.doors.hand_over() {
-                return;
+                return Ok(());
+            }
+            if ready {
+                self.schedule(false);
+                return Ok(());
             }
             // SAFETY: as above, and nothing is ready.
             if unsafe { self.mailbox.release() } {
                 if self.doors.wanted_fenced() && self.mailbox.claim() {
                     continue;
                 }
-                return;
+                return Ok(());
             }
         }
     }

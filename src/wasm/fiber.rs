@@ -108,7 +108,14 @@ pub struct Fiber {
 
     /// Written by the fiber at its end, read by anybody once `word` says FINISHED.
     end: UnsafeCell<Option<End>>,
-    joiners: Mutex<Vec<Arc<dyn Wake>>>,
+    joiners: Mutex<Joiners>,
+}
+
+/// Who waits for the end of a fiber. Mostly nobody or one, which needs no memory.
+#[derive(Default)]
+struct Joiners {
+    one: Option<Arc<dyn Wake>>,
+    more: Vec<Arc<dyn Wake>>,
 }
 
 // SAFETY: every field is either immutable, atomic or locked; or a `Cell` that only the fiber's owner
@@ -134,7 +141,7 @@ impl Fiber {
         let fiber = Arc::new(Fiber {
             link: AtomicPtr::default(),
             word: Word::default(),
-            id: shared.spawned.fetch_add(1, Ordering::Relaxed) + 1,
+            id: shared.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             name: name.into(),
             place: Place::default(),
             times: Times::default(),
@@ -167,6 +174,7 @@ impl Fiber {
 
     /// Gives up a fiber that was never started.
     pub fn discard(&self) {
+        self.shared().refused.fetch_add(1, Ordering::Relaxed);
         self.body.take();
         // SAFETY: nobody else knows the fiber. Its context has never run, so nothing is on its stack
         // that would have to be unwound.
@@ -198,7 +206,7 @@ impl Fiber {
         let scheduler = &self.shared().scheduler;
         scheduler.active(1);
         if self.strand.mailbox.post(this) {
-            scheduler.schedule(Arc::clone(&self.strand), fresh);
+            self.strand.schedule(fresh);
         }
     }
 
@@ -261,16 +269,18 @@ impl Fiber {
     pub unsafe fn retire(&self) -> bool {
         // SAFETY: the owner alone touches `context`.
         let context = unsafe { (*self.context.get()).take() };
-        drop(context.and_then(Context::into_stack));
+        if let Some(stack) = context.and_then(Context::into_stack) {
+            self.shared().pool.put(stack);
+        }
         self.note(&self.times.finished);
         let cancelled = self.word.finish();
         // Whoever adds itself later sees FINISHED.
         let joiners = std::mem::take(&mut *self.lock_joiners());
-        joiners.iter().for_each(|joiner| joiner.wake());
+        joiners.one.iter().chain(&joiners.more).for_each(|joiner| joiner.wake());
         cancelled
     }
 
-    fn lock_joiners(&self) -> MutexGuard<'_, Vec<Arc<dyn Wake>>> {
+    fn lock_joiners(&self) -> MutexGuard<'_, Joiners> {
         self.joiners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -279,18 +289,24 @@ impl Fiber {
     pub fn add_joiner(&self, joiner: Arc<dyn Wake>) -> bool {
         let mut joiners = self.lock_joiners();
         let live = !self.word.finished();
-        if live {
-            joiners.push(joiner);
+        match &joiners.one {
+            _ if !live => {}
+            None => joiners.one = Some(joiner),
+            Some(_) => joiners.more.push(joiner),
         }
         live
     }
 
-    /// Takes a joiner back.
-    pub fn remove_joiner(&self, joiner: &Arc<dyn Wake>) {
+    /// Takes a joiner back, which is named by its address.
+    pub fn remove_joiner(&self, joiner: *const ()) {
+        let is_it = |j: &Arc<dyn Wake>| std::ptr::addr_eq(Arc::as_ptr(j), joiner);
         let mut joiners = self.lock_joiners();
-        if let Some(at) = joiners.iter().position(|j| std::ptr::addr_eq(Arc::as_ptr(j), Arc::as_ptr(joiner))) {
-            joiners.swap_remove(at);
-        }
+        let one = joiners.one.take_if(|j| is_it(j));
+        let at = joiners.more.iter().position(is_it).filter(|_| one.is_none());
+        let more = at.map(|at| joiners.more.swap_remove(at));
+        drop(joiners);
+        // The last reference may go with it, and takes its time.
+        drop((one, more));
     }
 
     /// What came of it; `None` while it lives.

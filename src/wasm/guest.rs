@@ -67,10 +67,19 @@ pub fn instance(plan: Instance) -> Body {
         let store = bridge::store(&mut own);
         preempt::install(store);
         fiber.strand.adopt(fiber, StoreWords::of(&mut *store));
-        let end = instantiate_and_run(fiber, store, &plan);
-        fiber.strand.abandon();
-        end
+        // Dropped before the store is, also by a panic.
+        let _adopted = Adopted(fiber);
+        instantiate_and_run(fiber, store, &plan)
     })
+}
+
+/// The strand of this fiber knows the words of a store that the fiber is about to drop.
+struct Adopted<'a>(&'a Fiber);
+
+impl Drop for Adopted<'_> {
+    fn drop(&mut self) {
+        self.0.strand.abandon();
+    }
 }
 
 fn instantiate_and_run(fiber: &Fiber, store: &mut Store<WasmtimeStoreData>, plan: &Instance) -> End {

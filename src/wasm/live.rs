@@ -43,17 +43,15 @@ unsafe impl Send for List {}
 pub struct Place(AtomicU32);
 
 impl Live {
-    /// Counts one more fiber, unless there are `most` already.
+    /// Counts one more fiber, unless there are `most` already. (Never one too many for a moment: the
+    /// last fiber to leave would take it for another.)
     pub fn enter(&self, most: usize) -> bool {
-        if self.count.fetch_add(1, Ordering::SeqCst) < most {
-            return true;
-        }
-        // Not the last one: there are `most` beside it, which is why it may not come in.
-        self.count.fetch_sub(1, Ordering::SeqCst);
-        false
+        let more = |n| (n < most).then_some(n + 1);
+        self.count.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Counts one fewer; true if none is left and somebody wants to know.
+    /// Counts one fewer, when nothing of it is left but handles; true if it was the last and somebody
+    /// wants to know.
     #[must_use = "tell the workers that wait for the end"]
     pub fn leave(&self) -> bool {
         // SeqCst, with the same in `interest` and `none`: either the last fiber sees the interest,
@@ -68,7 +66,7 @@ impl Live {
         true
     }
 
-    /// How many fibers live.
+    /// How many fibers there are, those included that are just ending.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }

@@ -94,7 +94,10 @@ fn probe() -> Result<(isize, usize), String> {
 fn probe_below(outermost: usize) -> Result<(isize, usize), String> {
     let failed = |e: wasmtime::Error| format!("locating Wasmtime's state: {e:#}");
     let no_block = || "the dynamic linker does not tell where thread-locals are".to_string();
-    let engine = Engine::new(&Config::new()).map_err(failed)?;
+    let mut config = Config::new();
+    // One function is compiled: no threads for that.
+    config.parallel_compilation(false);
+    let engine = Engine::new(&config).map_err(failed)?;
     let mut store = Store::new(&engine, ());
     let inside = Arc::new(Mutex::new((0, Vec::new())));
     let seen = Arc::clone(&inside);

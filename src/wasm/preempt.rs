@@ -66,7 +66,9 @@ fn check() -> Check {
     }
     let limits = &shared.limits;
     let slice_over = fiber.resumed_at.get() != shared.scheduler.tick();
-    let switch = limits.every_check || slice_over && (strand.is_wanted() || others_wait());
+    let waits = || strand.is_wanted() || others_wait();
+    // A host thread that wants the store does not wait for the slice's end.
+    let switch = limits.every_check || strand.doors.wanted() || slice_over && waits();
     if switch && strand.may_suspend() {
         return Check::Switch(fiber);
     }

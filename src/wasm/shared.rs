@@ -1,6 +1,6 @@
 //! What the fibers of a runtime share. It lives as long as any of them, or any handle.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wasmtime::Engine;
@@ -19,10 +19,14 @@ pub struct Shared {
     pub c_engine: Box<wasm_engine_t>,
     pub pool: Pool,
     pub live: Live,
-    /// Fibers that were ever spawned; the last one's id.
-    pub spawned: AtomicU64,
+    /// The last id that was given to a fiber.
+    pub last_id: AtomicU64,
+    /// Fibers that got an id and were refused after all.
+    pub refused: AtomicU64,
     /// Background workers run, or are on their way.
     pub background: AtomicBool,
+    /// Threads that are workers in `bop_run`, or want to be.
+    pub lent: AtomicUsize,
     /// Background workers must end.
     pub stop: AtomicBool,
     /// The host threads that have entered a store; one that has entered two is there twice.
@@ -34,6 +38,14 @@ impl Shared {
     /// See `inside`.
     pub fn threads_inside(&self) -> MutexGuard<'_, Vec<u64>> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A fiber is gone, with all that it held.
+    pub fn one_less(&self) {
+        if self.live.leave() {
+            // Those that run until no fiber is left.
+            self.scheduler.wake_all();
+        }
     }
 
     /// Is there no worker, nor one on its way?

@@ -55,11 +55,11 @@ impl Signature {
             if kind_of(ty) != Some(arg.kind) {
                 return Err(format!("argument {i} must be of type {ty}, not {}", kind_name(arg.kind)));
             }
-            if arg.kind == c::WASMTIME_FUNCREF {
-                // SAFETY: the kind says which field is set; both begin with the store's number.
-                let from = unsafe { bridge::store_of((&raw const arg.of.funcref).cast()) };
+            if arg.kind >= c::WASMTIME_FUNCREF {
+                // SAFETY: a reference of whatever kind begins with its store's number, 0 for null.
+                let from = unsafe { bridge::store_of((&raw const arg.of).cast()) };
                 if from != 0 && from != store_id {
-                    return Err(format!("argument {i} is a function of another store"));
+                    return Err(format!("argument {i} refers to something in another store"));
                 }
             }
         }

@@ -7,7 +7,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{NonNull, null, null_mut};
 use std::sync::{Arc, Mutex};
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 
 use wasmtime::Store;
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t};
@@ -40,6 +40,8 @@ pub struct Strand {
     users: AtomicUsize,
     /// The fiber that runs, or null. Only for those who look from outside.
     running: AtomicPtr<Fiber>,
+    /// It was put into a run queue and has not had its turn since.
+    queued: AtomicBool,
 
     store: UnsafeCell<Option<Box<wasmtime_store_t>>>,
     /// The number that this store's functions carry; 0 for host fibers.
@@ -74,6 +76,7 @@ impl Strand {
             doors: Doors::default(),
             users: AtomicUsize::new(0),
             running: AtomicPtr::default(),
+            queued: AtomicBool::new(false),
             store: UnsafeCell::new(None),
             store_id,
             words: Cell::new(None),
@@ -83,17 +86,23 @@ impl Strand {
         }
     }
 
-    /// A strand for a store, with a handle. The store's engine is that of `shared`.
-    pub fn with_store(shared: Arc<Shared>, mut own: Box<wasmtime_store_t>) -> Arc<Strand> {
+    /// A strand for a store, with a handle. The store's engine is that of `shared`. The error says why
+    /// the store can't be used here.
+    pub fn with_store(
+        shared: Arc<Shared>,
+        mut own: Box<wasmtime_store_t>,
+    ) -> Result<Arc<Strand>, String> {
         let store = bridge::store(&mut own);
         preempt::install(store);
         let any = wasmtime::Func::wrap(&mut *store, || {});
+        // A store that was set up for Wasmtime's async calls refuses all others.
+        any.call(&mut *store, &[], &mut []).map_err(|e| format!("the store can't be used: {e:#}"))?;
         // SAFETY: a live function.
         let mut strand = Strand::new(shared, unsafe { bridge::store_of(&any) });
         strand.set_words(StoreWords::of(&mut *store));
         *strand.users.get_mut() = HANDLE;
         *strand.store.get_mut() = Some(own);
-        Arc::new(strand)
+        Ok(Arc::new(strand))
     }
 
     fn set_words(&self, words: StoreWords) {
@@ -157,7 +166,23 @@ impl Strand {
     /// May the running fiber be switched out? Not while a sibling could collect its roots (W9).
     #[inline]
     pub fn may_suspend(&self) -> bool {
-        self.fibers() == 1 || !self.has_gc_heap()
+        if !self.has_gc_heap() {
+            return true;
+        }
+        // Partner: the fence of who adds a fiber and then looks for a heap (`runtime::spawn`).
+        fence(Ordering::SeqCst);
+        self.fibers() == 1
+    }
+
+    /// Puts the strand, which the caller owns, into a run queue.
+    pub fn schedule(self: &Arc<Strand>, fresh: bool) {
+        self.queued.store(true, Ordering::Relaxed);
+        self.shared.scheduler.schedule(Arc::clone(self), fresh);
+    }
+
+    /// Does it wait for a worker to run it, and there is none?
+    pub fn is_stranded(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) && self.shared.is_deserted()
     }
 
     /// Is this the fiber that runs?
@@ -203,6 +228,12 @@ impl Strand {
         }
     }
 
+    /// Is Wasm of the store on the stack of the thread that has entered it?
+    pub fn is_in_use(&self) -> bool {
+        // SAFETY: the caller has entered, so the store is its own.
+        self.words.get().is_some_and(|words| Some(unsafe { words.read() }) != self.base.get())
+    }
+
     #[inline(always)]
     fn resume(&self, fiber: &Fiber, worker: &Worker<Strand>, thread: ThreadWord) -> Option<Suspend> {
         self.load(fiber);
@@ -237,18 +268,16 @@ impl Strand {
         }
         let shared = &self.shared;
         worker.counters().add_active(-1);
+        // Before anybody can see that it has ended: who has joined it finds it counted.
         worker.counters().count_finished();
         shared.live.unlist(&fiber);
-        // Before anybody can see that it has ended: who has joined it finds it counted. Whoever
-        // waits for the last one to go also waits for this worker to be through.
-        if shared.live.leave() {
-            shared.scheduler.wake_all();
-        }
         // SAFETY: it has ended, and we are its owner.
         if unsafe { fiber.retire() } {
             shared.scheduler.unurge();
         }
         self.remove_user(false);
+        // Last: whoever waits until no fiber is left finds all of them ended and their stores gone.
+        shared.one_less();
     }
 
     /// Nothing is ready. True: the strand is no longer ours.
@@ -271,6 +300,7 @@ impl Runnable for Strand {
     fn run(this: &Arc<Strand>, worker: &Worker<Strand>) -> Turn {
         let thread = ThreadWord::here();
         let scheduler = &this.shared.scheduler;
+        this.queued.store(false, Ordering::Relaxed);
         let (mailbox, counters) = (&this.mailbox, worker.counters());
         let began = scheduler.tick();
         let mut left = TURN;
@@ -308,7 +338,8 @@ impl Runnable for Strand {
                     // Once parked, it belongs to whoever signals it: count first.
                     counters.add_active(-1);
                     if !fiber.word.commit_park() {
-                        counters.add_active(1);
+                        // Like any other that becomes active: the ticker may just have looked.
+                        scheduler.active(1);
                         // SAFETY: as above; it was not parked, so it is still ours.
                         unsafe { mailbox.push(next) };
                     }
