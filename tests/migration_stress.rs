@@ -299,4 +299,21 @@ fn the_oracle_can_fail() {
         "a level is missing"
     );
     assert!(spin.check(Outcome::Returned, Some(0), None).is_err());
+
+    // Cut at Wasmtime's limit on the way through the descent.
+    let mut exhaust = plan(End::Exhaust);
+    exhaust.cancel = true;
+    let stopped = |frames: &[String]| {
+        let trap = Trap { frames: frames.to_vec(), ..Trap::default() };
+        exhaust.check(Outcome::Cancelled, None, Some(&trap)).is_ok()
+    };
+    let way = exhaust.frames(exhaust.depth);
+    let cut = |deep: usize| [vec!["exhaust".to_string(); deep], way.clone()].concat()[..20].to_vec();
+    assert!(stopped(&cut(20)) && stopped(&cut(18)));
+    let mut wrong = cut(18);
+    wrong.swap(17, 18);
+    assert!(!stopped(&wrong), "the descent goes on after a level");
+    wrong = cut(18);
+    wrong[19] = "burn".into();
+    assert!(!stopped(&wrong), "somebody else's frame");
 }

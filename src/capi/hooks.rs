@@ -152,7 +152,8 @@ unsafe fn parts<'a>(
 }
 
 /// Call this right before switching to a coroutine that uses the store: puts the coroutine's
-/// activation in place of the thread's and the store's.
+/// activation in place of the thread's and the store's. A store with a heap of garbage-collected objects
+/// may have one coroutine only: a collection does not see what a suspended one refers to.
 ///
 /// Returns: NULL, or an error: a NULL, the activation is in place already, a build of Wasmtime that BOP does
 /// not know.
