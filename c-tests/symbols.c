@@ -69,6 +69,7 @@ static void stores(void) {
   FAILS(bop_store_enter(NULL, &context), "NULL");
   FAILS(bop_store_enter(NULL, NULL), "NULL");
   FAILS(bop_store_exit(NULL), "NULL");
+  FAILS(bop_store_trap_policy(NULL, BOP_TRAP_ISOLATE), "NULL");
   wasm_engine_delete(engine);
 }
 

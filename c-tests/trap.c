@@ -4,7 +4,8 @@
 static wasm_trap_t *yields(void *env, wasmtime_caller_t *caller, const wasmtime_val_t *args,
                            size_t nargs, wasmtime_val_t *results, size_t nresults) {
   (void)env, (void)caller, (void)args, (void)nargs, (void)results, (void)nresults;
-  CHECK_EQ(bop_yield(), BOP_OK);
+  bop_status_t status = bop_yield();
+  CHECK_EQ(status, bop_cancelled() ? BOP_CANCELLED : BOP_OK);
   return NULL;
 }
 
@@ -158,6 +159,41 @@ static void nested(bop_runtime_t *runtime) {
   t_guest_delete(&guest);
 }
 
+/* In a poisoned store all end with the first trap, and none comes in. */
+static void poison(bop_runtime_t *runtime) {
+  CASE("poison");
+  t_guest guest, other;
+  t_guest_new(&guest, runtime, GUEST, IMPORTS);
+  t_guest_new(&other, runtime, GUEST, IMPORTS);
+  FAILS(bop_store_trap_policy(NULL, BOP_TRAP_POISON), "NULL");
+  FAILS(bop_store_trap_policy(guest.store, (bop_trap_policy_t)9), "policy");
+  OK(bop_store_trap_policy(guest.store, BOP_TRAP_POISON));
+  CHECK_EQ(t_result(t_spawn1(&guest, "good", 5)), 25); /* nothing has happened yet */
+  bop_fiber_t *siblings[6], *bystander;
+  wasmtime_context_t *context = NULL;
+  OK(bop_store_enter(guest.store, &context)); /* none runs before all are there */
+  bystander = t_spawn1(&other, "good", 2000);
+  for (int i = 0; i < 6; i++)
+    siblings[i] = t_spawn1(&guest, "good", 1 << 30);
+  bop_fiber_t *trapper = t_spawn1(&guest, "div", 3);
+  OK(bop_store_exit(guest.store));
+  check(trapper, &KINDS[2], 3);
+  for (int i = 0; i < 6; i++)
+    ENDS(siblings[i], BOP_OUTCOME_CANCELLED);
+  CHECK_EQ(t_result(bystander), 2000 * 2000);
+  bop_fiber_t *late = NULL;
+  wasmtime_val_t argument = t_i32(1);
+  for (int i = 0; i < 2; i++)
+    FAILS(bop_spawn(guest.store, t_export(&guest, "good"), &argument, 1, NULL, &late), "divide by zero");
+  CHECK(late == NULL);
+  OK(bop_store_enter(guest.store, &context)); /* what is in it can still be looked at */
+  OK(bop_store_exit(guest.store));
+  OK(bop_store_trap_policy(guest.store, BOP_TRAP_ISOLATE));
+  CHECK_EQ(t_result(t_spawn1(&guest, "good", 6)), 36);
+  t_guest_delete(&guest);
+  t_guest_delete(&other);
+}
+
 /* ---- WASI's proc_exit is an outcome, not a trap ---- */
 
 static wasmtime_error_t *sets_wasi(void *env, wasmtime_context_t *context) {
@@ -223,6 +259,7 @@ int main(void) {
   each_kind(runtime);
   together(runtime);
   nested(runtime);
+  poison(runtime);
   exits(runtime);
   OK(bop_runtime_delete(runtime));
   return 0;

@@ -155,6 +155,21 @@ typedef enum {
 } bop_guard_t;
 
 /**
+ * What a trap means to the other fibers of its store.
+ */
+typedef enum {
+  /**
+   * It ends its own fiber. The others go on, with whatever the trap left in their memory.
+   */
+  BOP_TRAP_ISOLATE = 0,
+  /**
+   * It ends all fibers of the store: the others are cancelled, and later spawns are refused with the
+   * first trap as the reason.
+   */
+  BOP_TRAP_POISON = 1,
+} bop_trap_policy_t;
+
+/**
  * Options of a runtime. `bop_runtime_new` takes it. Not to be used by two threads at once.
  */
 typedef struct bop_config_t bop_config_t;
@@ -1002,6 +1017,18 @@ wasmtime_error_t *bop_store_new(bop_runtime_t *runtime,
  * Requires: `store` is NULL or the caller's.
  */
 void bop_store_delete(bop_store_t *store);
+
+/**
+ * Sets what a trap of one fiber means to the others of the store. Default `BOP_TRAP_ISOLATE`. Setting it
+ * back to that makes a poisoned store take fibers again. An exit (WASI's `proc_exit`) is no trap.
+ *
+ * Returns: NULL, or an error: a number that is no policy, a NULL.
+ * Context: any thread or fiber. It counts from the next trap on.
+ * Switches: never.
+ * Requires: `store` is NULL or live.
+ */
+wasmtime_error_t *bop_store_trap_policy(bop_store_t *store,
+                                        bop_trap_policy_t policy);
 
 /**
  * Waits for the store's fibers to be between two turns, and keeps them from running until

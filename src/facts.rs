@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use wasmtime::{AsContextMut, Caller, Error, Func, Instance, Linker, Module, Trap, WasmBacktrace};
+use wasmtime::{AsContextMut, Caller, Func, Instance, Linker, Module, Trap, WasmBacktrace};
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_new, wasmtime_val_t, wasmtime_val_union};
 
 use crate::fiber::state::Signal;
@@ -13,7 +13,8 @@ use crate::runtime::spawn::{Options, call};
 use crate::runtime::wait::{self, Status};
 use crate::runtime::{Config, Runtime};
 use crate::wasm::activation::{StoreWords, ThreadWord};
-use crate::wasm::fiber::{Fiber, Outcome, current};
+use crate::wasm::end::Outcome;
+use crate::wasm::fiber::{Fiber, current};
 use crate::wasm::strand::Strand;
 use crate::wasm::{bridge, locate};
 
@@ -69,8 +70,7 @@ fn one_worker() -> Runtime {
 /// The error that ended a fiber, as the names of its frames and the trap's code.
 fn trace(fiber: &Fiber) -> (Vec<String>, Option<Trap>) {
     let trap = fiber.end().unwrap().trap.lock().unwrap().take().expect("it trapped");
-    // SAFETY: the C type is the error (`bridge`).
-    let error: &Error = unsafe { &*(&raw const *trap).cast() };
+    let error = bridge::error_of(&trap);
     let frames = error.downcast_ref::<WasmBacktrace>().unwrap().frames();
     let names = frames.iter().map(|frame| frame.func_name().unwrap_or("?").to_string()).collect();
     (names, error.downcast_ref::<Trap>().copied())

@@ -36,7 +36,7 @@ static void ask_this_machine(const char *python, const char *folder) {
 
 static void prepare(interpreter *interpreter, const char *folder) {
   /* No .pyc files, and no site module, which would look around for packages. */
-  const char *argv[] = {"python", "-B", "-S", "/work/digest.py", interpreter->seed};
+  const char *argv[] = {"python", "-B", "-S", "/data/digest.py", interpreter->seed};
   memset(&interpreter->run, 0, sizeof interpreter->run);
   memcpy(interpreter->run.argv, argv, sizeof argv);
   interpreter->run.folder = folder;

@@ -55,7 +55,7 @@ void real_unload(real_guest *guest);
 typedef struct real_run {
   const char *argv[8]; /* ends with NULL */
   real_bytes in;       /* stdin */
-  const char *folder;  /* read-only, at /work; or NULL */
+  const char *folder;  /* read-only, at /data; or NULL */
   real_bytes out, err;
   bop_outcome_t outcome;
   int32_t code;       /* if it exited */

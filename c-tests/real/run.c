@@ -18,7 +18,7 @@ wasmtime_error_t *real_wasi(real_run *run, wasmtime_context_t *context) {
   wasi_config_set_stdout_custom(wasi, writes, &run->out, NULL);
   wasi_config_set_stderr_custom(wasi, writes, &run->err, NULL);
   if (run->folder != NULL)
-    CHECK(wasi_config_preopen_dir(wasi, run->folder, "/work", false));
+    CHECK(wasi_config_preopen_dir(wasi, run->folder, "/data", false));
   return wasmtime_context_set_wasi(context, wasi);
 }
 

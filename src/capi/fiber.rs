@@ -10,7 +10,8 @@ use wasmtime_c_api::{wasm_trap_t, wasmtime_error_t, wasmtime_val_clone, wasmtime
 use super::{bop_outcome_t, bop_state_t, bop_status_t, call, fallible};
 use crate::fiber::state::{Signal, Signalled};
 use crate::runtime::wait;
-use crate::wasm::fiber::{Fiber, Outcome};
+use crate::wasm::end::Outcome;
+use crate::wasm::fiber::Fiber;
 
 /// A handle on a fiber. Any thread may use it, also when the fiber has ended or its runtime was
 /// deleted. Handles are counted: each is detached once.

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 
 use crate::runtime::wait::Status;
-use crate::wasm::fiber::Outcome;
+use crate::wasm::end::Outcome;
 
 /// What a call inside a fiber returns.
 #[repr(C)]
@@ -75,6 +75,17 @@ pub enum bop_guard_t {
     BOP_GUARD_MPROTECT = 2,
 }
 
+/// What a trap means to the other fibers of its store.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum bop_trap_policy_t {
+    /// It ends its own fiber. The others go on, with whatever the trap left in their memory.
+    BOP_TRAP_ISOLATE = 0,
+    /// It ends all fibers of the store: the others are cancelled, and later spawns are refused with the
+    /// first trap as the reason.
+    BOP_TRAP_POISON = 1,
+}
+
 impl From<Status> for bop_status_t {
     fn from(status: Status) -> Self {
         match status {
@@ -110,6 +121,8 @@ pub type bop_outcome_number = u32;
 pub type bop_state_number = u32;
 /// A `bop_guard_t` of C's.
 pub type bop_guard_number = u32;
+/// A `bop_trap_policy_t` of C's.
+pub type bop_trap_policy_number = u32;
 
 fn name(names: &[&'static std::ffi::CStr], value: u32) -> *const c_char {
     names.get(value as usize).map_or(c"unknown".as_ptr(), |name| name.as_ptr())

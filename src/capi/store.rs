@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::AsContextMut;
 use wasmtime_c_api::{wasmtime_error_t, wasmtime_store_t};
 
-use super::{bop_runtime_t, call, fallible, get, get_mut, take};
+use super::{bop_runtime_t, bop_trap_policy_number, call, fallible, get, get_mut, take};
 use crate::runtime::on_worker;
 use crate::wasm::bridge::{context_of, wasmtime_context_t};
 use crate::wasm::strand::Strand;
@@ -71,6 +71,33 @@ pub unsafe extern "C" fn bop_store_new(
 pub unsafe extern "C" fn bop_store_delete(store: *mut bop_store_t) {
     // SAFETY: per contract.
     call((), || drop(unsafe { take(store) }));
+}
+
+/// Sets what a trap of one fiber means to the others of the store. Default `BOP_TRAP_ISOLATE`. Setting it
+/// back to that makes a poisoned store take fibers again. An exit (WASI's `proc_exit`) is no trap.
+///
+/// Returns: NULL, or an error: a number that is no policy, a NULL.
+/// Context: any thread or fiber. It counts from the next trap on.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `store` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_trap_policy(
+    store: *mut bop_store_t,
+    policy: bop_trap_policy_number,
+) -> *mut wasmtime_error_t {
+    fallible(|| {
+        // SAFETY: per contract.
+        let store = unsafe { get(store, "store")? };
+        match policy {
+            0 => store.0.policy.set_poisons(false),
+            1 => store.0.policy.set_poisons(true),
+            other => return Err(format!("there is no trap policy with the number {other}")),
+        }
+        Ok(())
+    })
 }
 
 /// Waits for the store's fibers to be between two turns, and keeps them from running until

@@ -7,7 +7,8 @@ use wasmtime::{Engine, Func, InstancePre};
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t, wasmtime_val_t, wasmtime_val_union};
 
 use super::Runtime;
-use crate::wasm::fiber::{Body, End, Fiber, Outcome};
+use crate::wasm::end::{End, Outcome};
+use crate::wasm::fiber::{Body, Fiber};
 use crate::wasm::guest::{self, Env, Instance, Setup};
 use crate::wasm::signature::Signature;
 use crate::wasm::strand::Strand;
@@ -48,6 +49,9 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
 /// A fiber that is counted, listed, and ready to start.
 fn prepare(strand: &Arc<Strand>, body: Body, name: &str, size: usize) -> Result<Arc<Fiber>, String> {
     let shared = &*strand.shared;
+    if let Some(poison) = strand.policy.poison() {
+        return Err(poison);
+    }
     // Partner: the fence in `Strand::may_suspend`. Either we see the heap that a sibling has made, or
     // the sibling sees that it is not alone, and stays where it is (W9).
     fence(Ordering::SeqCst);
@@ -62,6 +66,10 @@ fn prepare(strand: &Arc<Strand>, body: Body, name: &str, size: usize) -> Result<
     if !shared.live.list(&fiber) {
         fiber.discard();
         return Err("the runtime is shut down".into());
+    }
+    if strand.policy.poison().is_some() {
+        // Since we looked: it may not have been in the list of those to be cancelled.
+        fiber.cancel();
     }
     Ok(fiber)
 }

@@ -9,7 +9,8 @@ use crate::fiber::state::Signal;
 use crate::fiber::switch::Suspend;
 use crate::sched::timers::{Expire, Key};
 use crate::sys::clock;
-use crate::wasm::fiber::{Event, Fiber, current};
+use crate::wasm::end::Event;
+use crate::wasm::fiber::{Fiber, current};
 
 use super::on_worker;
 

@@ -54,6 +54,12 @@ pub fn trap(error: Error) -> Box<wasm_trap_t> {
     unsafe { Box::from_raw(Box::into_raw(Box::new(error)).cast()) }
 }
 
+/// The error in a trap of C's.
+pub fn error_of(trap: &wasm_trap_t) -> &Error {
+    // SAFETY: same layout, and the borrow goes on.
+    unsafe { &*(&raw const *trap).cast() }
+}
+
 /// The store in a C box.
 pub fn store(store: &mut wasmtime_store_t) -> &mut Store<WasmtimeStoreData> {
     // SAFETY: same layout, and the borrow goes on.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::fiber::{Event, Wake};
+use super::end::{Event, Wake};
 use super::strand::Strand;
 
 /// The queue of a strand, and who holds it.

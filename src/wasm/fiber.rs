@@ -1,72 +1,26 @@
-//! A fiber: its state word, what it runs, what came of it, and who waits for that.
+//! A fiber: its state word, its stack, what it runs. (`end`: what came of it, and who waits for that.)
 
-use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wasmtime_c_api::{wasm_trap_t, wasmtime_val_t};
-
 use super::activation::Words;
+use super::end::{End, Joiners, Outcome, Wake};
 use super::live::Place;
 use super::shared::Shared;
 use super::strand::Strand;
-use super::bridge;
 use crate::fiber::stack::Stack;
 use crate::fiber::state::{Signal, Signalled, Word};
 use crate::fiber::switch::{Context, Suspend, Suspender};
 use crate::sched::mailbox::Linked;
 use crate::sched::timers::Expire;
 use crate::sched::Worker;
-use crate::sys::{clock, futex};
+use crate::sys::clock;
 
 /// What a fiber runs. It is called, once, on the fiber's own stack; if the fiber was cancelled
 /// before, it must do nothing but clean up.
 pub type Body = Box<dyn FnOnce(&Fiber) -> End + Send>;
-
-/// How a fiber ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Outcome {
-    Returned,
-    Trapped,
-    Cancelled,
-    Exited,
-    Failed,
-}
-
-/// What came of a fiber.
-pub struct End {
-    pub outcome: Outcome,
-    pub results: Box<[wasmtime_val_t]>,
-    /// Taken by the first who asks.
-    pub trap: Mutex<Option<Box<wasm_trap_t>>>,
-    pub exit_code: i32,
-}
-
-impl End {
-    /// An end with nothing but an outcome.
-    pub fn plain(outcome: Outcome) -> End {
-        End { outcome, results: Box::default(), trap: Mutex::default(), exit_code: 0 }
-    }
-
-    /// A function has returned.
-    pub fn returned(results: Box<[wasmtime_val_t]>) -> End {
-        End { results, ..End::plain(Outcome::Returned) }
-    }
-
-    /// An end with words.
-    pub fn with_error(outcome: Outcome, error: wasmtime::Error) -> End {
-        End { trap: Mutex::new(Some(bridge::trap(error))), ..End::plain(outcome) }
-    }
-
-    fn panicked(panic: Box<dyn Any + Send>) -> End {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        End::with_error(Outcome::Failed, wasmtime::Error::msg(format!("panic: {text}")))
-    }
-}
 
 /// When a fiber was spawned, first run, and ended; `CLOCK_MONOTONIC`, 0 = not yet.
 #[derive(Default)]
@@ -109,13 +63,6 @@ pub struct Fiber {
     /// Written by the fiber at its end, read by anybody once `word` says FINISHED.
     end: UnsafeCell<Option<End>>,
     joiners: Mutex<Joiners>,
-}
-
-/// Who waits for the end of a fiber. Mostly nobody or one, which needs no memory.
-#[derive(Default)]
-struct Joiners {
-    one: Option<Arc<dyn Wake>>,
-    more: Vec<Arc<dyn Wake>>,
 }
 
 // SAFETY: every field is either immutable, atomic or locked; or a `Cell` that only the fiber's owner
@@ -315,6 +262,16 @@ impl Fiber {
         self.word.finished().then(|| unsafe { (*self.end.get()).as_ref().unwrap_unchecked() })
     }
 
+    /// The same, before it is published.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the worker to which the fiber's `resume` said that it has ended.
+    pub unsafe fn end_as_owner(&self) -> Option<&End> {
+        // SAFETY: the fiber has written it, and the owner alone reads it so early.
+        unsafe { (*self.end.get()).as_ref() }
+    }
+
     fn note(&self, time: &AtomicU64) {
         if self.strand.shared.limits.timing {
             time.store(clock::now(), Ordering::Relaxed);
@@ -346,12 +303,6 @@ unsafe fn entry(fiber: *const (), suspender: Suspender) {
     unsafe { *fiber.end.get() = Some(end) };
 }
 
-/// Who waits for the end of a fiber.
-pub trait Wake: Send + Sync {
-    /// The fiber has ended.
-    fn wake(&self);
-}
-
 impl Wake for Fiber {
     fn wake(&self) {
         self.signal(Signal::Wake);
@@ -361,31 +312,6 @@ impl Wake for Fiber {
 impl Expire for Fiber {
     fn expire(&self) {
         self.signal(Signal::Wake);
-    }
-}
-
-/// A flag that a thread waits for.
-#[derive(Debug, Default)]
-pub struct Event(std::sync::atomic::AtomicU32);
-
-impl Event {
-    /// Waits until it is set; false if `deadline` (`CLOCK_MONOTONIC`) came first.
-    pub fn wait(&self, deadline: Option<u64>) -> bool {
-        while self.0.load(Ordering::Acquire) == 0 {
-            if deadline.is_some_and(|d| clock::now() >= d) {
-                return false;
-            }
-            futex::wait(&self.0, 0, deadline);
-        }
-        true
-    }
-}
-
-impl Wake for Event {
-    fn wake(&self) {
-        // Release: what the waker did is visible to who waited (Acquire in `wait`).
-        self.0.store(1, Ordering::Release);
-        futex::wake(&self.0, 1);
     }
 }
 

@@ -7,7 +7,8 @@ use wasmtime::{AsContextMut, Error, Func, InstancePre, Store, Trap, WasmBacktrac
 use wasmtime_c_api::{self as c, WasmtimeStoreData, wasmtime_error_t, wasmtime_val_t};
 
 use super::activation::StoreWords;
-use super::fiber::{Body, End, Fiber, Outcome};
+use super::end::{End, Outcome};
+use super::fiber::{Body, Fiber};
 use super::bridge::{self, wasmtime_context_t};
 use super::preempt;
 use super::signature::Signature;

@@ -7,10 +7,12 @@
 pub mod activation;
 pub mod bridge;
 pub mod doors;
+pub mod end;
 pub mod fiber;
 pub mod guest;
 pub mod live;
 pub mod locate;
+pub mod policy;
 pub mod preempt;
 pub mod shared;
 pub mod signature;

@@ -15,6 +15,7 @@ use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t};
 use super::activation::{StoreWords, ThreadWord, Words};
 use super::doors::Doors;
 use super::fiber::Fiber;
+use super::policy::Policy;
 use super::shared::Shared;
 use super::signature::Signature;
 use super::{bridge, preempt};
@@ -35,6 +36,7 @@ pub struct Strand {
     pub mailbox: Mailbox<Fiber>,
     pub shared: Arc<Shared>,
     pub doors: Doors,
+    pub policy: Policy,
     /// Fibers that have not ended, and whether there is a handle. The store is dropped when nobody
     /// uses it any more.
     users: AtomicUsize,
@@ -74,6 +76,7 @@ impl Strand {
             mailbox: Mailbox::default(),
             shared,
             doors: Doors::default(),
+            policy: Policy::default(),
             users: AtomicUsize::new(0),
             running: AtomicPtr::default(),
             queued: AtomicBool::new(false),
@@ -271,6 +274,11 @@ impl Strand {
         // Before anybody can see that it has ended: who has joined it finds it counted.
         worker.counters().count_finished();
         shared.live.unlist(&fiber);
+        // SAFETY: it has ended, and we are its owner.
+        if let Some(end) = unsafe { fiber.end_as_owner() } {
+            // Before anybody can see that it has ended: who has joined it finds the store poisoned.
+            self.apply_policy(&fiber, end);
+        }
         // SAFETY: it has ended, and we are its owner.
         if unsafe { fiber.retire() } {
             shared.scheduler.unurge();

@@ -1,0 +1,92 @@
+//! What came of a fiber, and who waits for it.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use wasmtime_c_api::{wasm_trap_t, wasmtime_val_t};
+
+use super::bridge;
+use crate::sys::{clock, futex};
+
+/// How a fiber ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Outcome {
+    Returned,
+    Trapped,
+    Cancelled,
+    Exited,
+    Failed,
+}
+
+/// What came of a fiber.
+pub struct End {
+    pub outcome: Outcome,
+    pub results: Box<[wasmtime_val_t]>,
+    /// Taken by the first who asks.
+    pub trap: Mutex<Option<Box<wasm_trap_t>>>,
+    pub exit_code: i32,
+}
+
+impl End {
+    /// An end with nothing but an outcome.
+    pub fn plain(outcome: Outcome) -> End {
+        End { outcome, results: Box::default(), trap: Mutex::default(), exit_code: 0 }
+    }
+
+    /// A function has returned.
+    pub fn returned(results: Box<[wasmtime_val_t]>) -> End {
+        End { results, ..End::plain(Outcome::Returned) }
+    }
+
+    /// An end with words.
+    pub fn with_error(outcome: Outcome, error: wasmtime::Error) -> End {
+        End { trap: Mutex::new(Some(bridge::trap(error))), ..End::plain(outcome) }
+    }
+
+    /// The body panicked.
+    pub fn panicked(panic: Box<dyn Any + Send>) -> End {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        End::with_error(Outcome::Failed, wasmtime::Error::msg(format!("panic: {text}")))
+    }
+}
+
+/// Who waits for the end of a fiber.
+pub trait Wake: Send + Sync {
+    /// The fiber has ended.
+    fn wake(&self);
+}
+
+/// Who waits for the end of a fiber. Mostly nobody or one, which needs no memory.
+#[derive(Default)]
+pub struct Joiners {
+    pub one: Option<Arc<dyn Wake>>,
+    pub more: Vec<Arc<dyn Wake>>,
+}
+
+/// A flag that a thread waits for.
+#[derive(Debug, Default)]
+pub struct Event(AtomicU32);
+
+impl Event {
+    /// Waits until it is set; false if `deadline` (`CLOCK_MONOTONIC`) came first.
+    pub fn wait(&self, deadline: Option<u64>) -> bool {
+        while self.0.load(Ordering::Acquire) == 0 {
+            if deadline.is_some_and(|d| clock::now() >= d) {
+                return false;
+            }
+            futex::wait(&self.0, 0, deadline);
+        }
+        true
+    }
+}
+
+impl Wake for Event {
+    fn wake(&self) {
+        // Release: what the waker did is visible to who waited (Acquire in `wait`).
+        self.0.store(1, Ordering::Release);
+        futex::wake(&self.0, 1);
+    }
+}
