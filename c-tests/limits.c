@@ -71,6 +71,12 @@ static void max_fibers(void) {
     }
     FAILS(bop_spawn_host(runtime, seven, NULL, NULL, NULL, &more), "limit");
   }
+  /* Who has joined a fiber has its place. */
+  CHECK_EQ(bop_unpark(fibers[0]), BOP_OK);
+  CHECK_EQ(t_result(fibers[0]), BOP_OK);
+  for (int i = 0; i < 5000; i++)
+    CHECK_EQ(t_result(t_spawn_host(runtime, seven, NULL, NULL)), 7);
+  fibers[0] = t_spawn_host(runtime, parks, NULL, NULL);
   for (int i = 0; i < MOST; i++) {
     EVENTUALLY(bop_fiber_state(fibers[i]) == BOP_STATE_PARKED);
     CHECK_EQ(bop_fiber_cancel(fibers[i]), BOP_OK);

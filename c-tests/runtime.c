@@ -248,6 +248,28 @@ static void the_end_is_complete(void) {
   OK(bop_runtime_delete(runtime));
 }
 
+static atomic_bool no_more;
+
+static void *runs_again_and_again(void *runtime) {
+  while (!no_more)
+    OK(bop_run(runtime));
+  return NULL;
+}
+
+/* A thread that leaves bop_run just as a fiber comes in must not wait for it in vain. */
+static void comes_as_the_runner_leaves(void) {
+  CASE("a fiber that comes as the only worker leaves");
+  bop_runtime_t *runtime = t_runtime(1, 0);
+  pthread_t thread;
+  CHECK_EQ(pthread_create(&thread, NULL, runs_again_and_again, runtime), 0);
+  done = 0;
+  for (int i = 1; i <= 5000; i++)
+    CHECK_EQ(t_result(t_spawn_host(runtime, step, NULL, NULL)), i);
+  no_more = true;
+  CHECK_EQ(pthread_join(thread, NULL), 0);
+  OK(bop_runtime_delete(runtime));
+}
+
 /* However many threads run, the background workers have their places. */
 static void more_runners_than_places(void) {
   CASE("more threads in bop_run than places");
@@ -347,6 +369,7 @@ int main(void) {
   refusal();
   idle();
   the_end_is_complete();
+  comes_as_the_runner_leaves();
   more_runners_than_places();
   start_during_shutdown();
   stealing();

@@ -300,6 +300,40 @@ static void enter_comes_before_the_quantum(void) {
   OK(bop_runtime_delete(runtime));
 }
 
+static void *spawns_inside(void *data) {
+  const t_guest *guest = data;
+  for (int i = 0; i < 3000; i++) {
+    wasmtime_context_t *context = NULL;
+    wasmtime_error_t *error = bop_store_enter(guest->store, &context);
+    if (error != NULL) { /* stranded: whoever runs the fibers gets it out */
+      wasmtime_error_delete(error);
+      continue;
+    }
+    if (i % 3 == 0)
+      bop_fiber_detach(t_spawn1(guest, "fib", 1));
+    OK(bop_store_exit(guest->store));
+  }
+  return NULL;
+}
+
+/* Fibers come and nobody runs them: threads that want the store are told, and none is left behind. */
+static void enter_while_it_strands(void) {
+  CASE("enter while fibers are left to nobody");
+  bop_runtime_t *runtime = t_runtime(1, 0);
+  t_guest guest;
+  t_guest_new(&guest, runtime, GUEST, IMPORTS);
+  for (int round = 0; round < 30; round++) {
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+      CHECK_EQ(pthread_create(&threads[i], NULL, spawns_inside, &guest), 0);
+    for (int i = 0; i < 2; i++)
+      CHECK_EQ(pthread_join(threads[i], NULL), 0);
+    OK(bop_run(runtime));
+  }
+  t_guest_delete(&guest);
+  OK(bop_runtime_delete(runtime));
+}
+
 static void async_store(bop_runtime_t *runtime) {
   CASE("a store for async calls");
   wasmtime_store_t *raw = wasmtime_store_new(bop_runtime_engine(runtime), NULL, NULL);
@@ -313,8 +347,10 @@ static void async_store(bop_runtime_t *runtime) {
 static bop_store_t *entered_store;
 static wasm_trap_t *exits_inside(void *env, wasmtime_caller_t *caller, const wasmtime_val_t *args,
                                  size_t nargs, wasmtime_val_t *results, size_t nresults) {
-  (void)env, (void)caller, (void)args, (void)nargs, (void)results, (void)nresults;
+  (void)caller, (void)args, (void)nargs, (void)results, (void)nresults;
   FAILS(bop_store_exit(entered_store), "stack");
+  if (env != NULL)
+    bop_store_delete(entered_store); /* it is in use: it stays */
   return NULL;
 }
 
@@ -332,6 +368,30 @@ static void exit_inside_wasm(bop_runtime_t *runtime) {
   CHECK(trap == NULL);
   OK(bop_store_exit(guest.store));
   t_guest_delete(&guest);
+}
+
+static void never_freed(void *data) {
+  (void)data;
+  t_fail(__FILE__, __LINE__, "a store was freed under its own Wasm");
+}
+
+static void delete_inside_wasm(void) {
+  CASE("delete inside Wasm");
+  static int yes = 1;
+  const t_import imports[] = {{"exit", "", "", exits_inside, &yes}, {NULL, NULL, NULL, NULL, NULL}};
+  bop_runtime_t *runtime = t_runtime(1, 0);
+  wasm_engine_t *engine = bop_runtime_engine(runtime);
+  wasmtime_store_t *raw = wasmtime_store_new(engine, &yes, never_freed);
+  wasmtime_context_t *context = wasmtime_store_context(raw);
+  wasmtime_instance_t instance =
+      t_instance(engine, context,
+                 "(module (import \"host\" \"exit\" (func $e)) (func (export \"run\") (call $e)))", imports);
+  wasmtime_func_t run = t_func(context, &instance, "run");
+  OK(bop_store_new(runtime, raw, &entered_store));
+  wasm_trap_t *trap = NULL;
+  OK(bop_store_enter(entered_store, &context));
+  OK(wasmtime_func_call(context, &run, NULL, 0, NULL, 0, &trap));
+  CHECK(trap == NULL);
 }
 
 /* The last user of a store may be a worker between two fibers: nothing may block there. */
@@ -451,6 +511,15 @@ static void gc_heap(void) {
     CHECK(refusals > 0);
     CHECK_EQ(t_result(second), 79);
   }
+  /* Who has joined the one fiber may spawn the next. */
+  for (int i = 0; i < 2000; i++) {
+    fiber = t_spawn1(&guest, "boxed", i);
+    OK(bop_run(runtime));
+    CHECK_EQ(t_result(fiber), i);
+  }
+  OK(bop_runtime_start(runtime));
+  for (int i = 0; i < 2000; i++)
+    CHECK_EQ(t_result(t_spawn1(&guest, "boxed", i)), i);
   t_guest_delete(&guest);
   OK(bop_runtime_delete(runtime));
 }
@@ -470,8 +539,11 @@ int main(void) {
   exit_inside_wasm(runtime);
   enter_in_vain();
   enter_by_many_without_workers();
+  enter_while_it_strands();
   enter_comes_before_the_quantum();
   OK(bop_runtime_delete(runtime));
   gc_heap();
+  if (!T_ASAN) /* it leaks, and is meant to */
+    delete_inside_wasm();
   return 0;
 }

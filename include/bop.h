@@ -812,7 +812,7 @@ wasmtime_error_t *bop_runtime_start(bop_runtime_t *runtime);
  * Makes the calling thread a worker until no fiber is left. Needs no `bop_runtime_start`, and goes
  * with it; several threads may call it at once.
  *
- * Beyond 16 threads more than there are background workers, a thread only waits.
+ * Of more than 16 threads in it at a time, the further ones only wait.
  *
  * Returns: NULL, or an error: called from a fiber or by a thread that has entered a store, shut down, no
  * thread to be had for the clock.
@@ -1009,7 +1009,8 @@ wasmtime_error_t *bop_store_new(bop_runtime_t *runtime,
 /**
  * Lets go of a store. It is deleted when its last fiber has ended, which may be on a worker: the
  * finalizers of the store's data and functions must not make calls that block. A thread that has
- * entered it exits. NULL is fine.
+ * entered it exits. From within a call of the store's Wasm it can't be deleted: then it is never. NULL is
+ * fine.
  *
  * Ownership: takes the handle.
  * Context: any thread or fiber.

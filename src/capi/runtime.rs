@@ -73,7 +73,7 @@ pub unsafe extern "C" fn bop_runtime_start(runtime: *mut bop_runtime_t) -> *mut 
 /// Makes the calling thread a worker until no fiber is left. Needs no `bop_runtime_start`, and goes
 /// with it; several threads may call it at once.
 ///
-/// Beyond 16 threads more than there are background workers, a thread only waits.
+/// Of more than 16 threads in it at a time, the further ones only wait.
 ///
 /// Returns: NULL, or an error: called from a fiber or by a thread that has entered a store, shut down, no
 /// thread to be had for the clock.

@@ -16,11 +16,10 @@ pub struct bop_store_t(pub(super) Arc<Strand>);
 
 impl Drop for bop_store_t {
     fn drop(&mut self) {
-        if self.0.doors.held_here() {
-            // From within its Wasm: the thread keeps it, and so it is never deleted.
-            if self.0.exit().is_err() {
-                return;
-            }
+        if self.0.doors.held_here() && self.0.exit().is_err() {
+            // From within its Wasm: frames on this very stack use it, so it is never freed.
+            std::mem::forget(Arc::clone(&self.0));
+            return;
         }
         self.0.remove_user(true);
     }
@@ -58,7 +57,8 @@ pub unsafe extern "C" fn bop_store_new(
 
 /// Lets go of a store. It is deleted when its last fiber has ended, which may be on a worker: the
 /// finalizers of the store's data and functions must not make calls that block. A thread that has
-/// entered it exits. NULL is fine.
+/// entered it exits. From within a call of the store's Wasm it can't be deleted: then it is never. NULL is
+/// fine.
 ///
 /// Ownership: takes the handle.
 /// Context: any thread or fiber.

@@ -127,12 +127,12 @@ impl Runtime {
         let interest = shared.live.interest();
         // The other places are those of the background workers.
         let lent = shared.lent.fetch_add(1, Ordering::Relaxed);
-        if lent < MORE_WORKERS {
-            shared.scheduler.run(|| shared.live.count() > 0);
-        }
+        let ran = lent < MORE_WORKERS && shared.scheduler.run(|| shared.live.count() > 0).is_some();
         shared.lent.fetch_sub(1, Ordering::Relaxed);
-        // There were enough workers already, or the last fiber is just ending on another one.
-        interest.wait(None);
+        if !ran {
+            // There are enough workers already.
+            interest.wait(None);
+        }
         Ok(())
     }
 

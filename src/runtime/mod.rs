@@ -154,7 +154,7 @@ impl Runtime {
             c_engine: bridge::engine(engine.clone()),
             engine,
             pool: Pool::new(config.guard()),
-            live: Live::default(),
+            live: Live::new(config.max_fibers),
             last_id: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             background: AtomicBool::new(false),

@@ -29,7 +29,7 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
     let shared = &*strand.shared;
     let size = options.stack_size.unwrap_or(shared.limits.stack_size);
     shared.limits.check_stack(size)?;
-    if !shared.live.enter(shared.limits.max_fibers) {
+    if !shared.live.enter() {
         return Err(format!("the limit of {} fibers is reached", shared.limits.max_fibers));
     }
     strand.add_fiber();
@@ -40,11 +40,16 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
         }
         Err(e) => {
             strand.remove_user(false);
+            shared.live.vacate();
             shared.one_less();
             Err(e)
         }
     }
 }
+
+/// W9.
+const ONE_FIBER: &str = "the store has a GC heap, which allows one fiber at a time: a collection would not \
+                         see what a suspended one refers to";
 
 /// A fiber that is counted, listed, and ready to start.
 fn prepare(strand: &Arc<Strand>, body: Body, name: &str, size: usize) -> Result<Arc<Fiber>, String> {
@@ -56,9 +61,7 @@ fn prepare(strand: &Arc<Strand>, body: Body, name: &str, size: usize) -> Result<
     // the sibling sees that it is not alone, and stays where it is (W9).
     fence(Ordering::SeqCst);
     if strand.fibers() > 1 && strand.has_gc_heap() {
-        return Err("the store has a GC heap, which allows one fiber at a time: a collection would not \
-                    see what a suspended one refers to"
-            .into());
+        return Err(ONE_FIBER.into());
     }
     let stack = shared.pool.get(size);
     let stack = stack.map_err(|e| format!("no memory for a fiber's stack of {size} bytes: {e}"))?;
@@ -97,6 +100,10 @@ pub unsafe fn call(
     let signature = strand.signature(func);
     // SAFETY: per contract.
     let args = unsafe { signature.copy_args(args, strand.store_id)? };
+    if strand.fibers() > 0 && strand.has_gc_heap() {
+        // Seen before the sibling could see a second fiber, which might keep it from suspending.
+        return Err(ONE_FIBER.into());
+    }
     start(strand, guest::call(func, args, signature), options)
 }
 

@@ -37,7 +37,8 @@
 //!
 //! The ticker thread makes preemption happen: while more fibers are active than workers are awake
 //! (`Load`), that is, while somebody waits for a turn, it counts up once a quantum and tells the
-//! runtime. It sleeps when there is nothing to do. Whatever makes new demand (a fiber becomes active,
+//! runtime. While something is urgent ([`Scheduler::urge`]) it tells the runtime at least once a
+//! millisecond, without counting. It sleeps when there is nothing to do. Whatever makes new demand (a fiber becomes active,
 //! a worker falls asleep, comes or leaves) wakes it if it sleeps, by the same two fences.
 //!
 //! # Rejected

@@ -60,7 +60,7 @@ impl ThreadWord {
 
 /// The words of a store that belong to whatever stack its Wasm runs on. [`StoreWords::read`] and
 /// [`StoreWords::write`] are a pair: a field forgotten in one of them does not compile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Words {
     /// Wasm traps when its stack pointer would fall below. `usize::MAX`: no Wasm on this stack yet,
     /// and `enter_wasm` sets it (W5); so each fiber brings its own from its first entry on.
@@ -152,6 +152,11 @@ impl StoreWords {
 }
 
 impl Words {
+    /// Do both say that the same Wasm was entered last?
+    pub fn same_entry(&self, other: &Words) -> bool {
+        (self.entry_sp, self.entry_fp) == (other.entry_sp, other.entry_fp)
+    }
+
     /// The words for a stack that has no Wasm on it yet, from those of a store that runs none.
     pub fn fresh(base: &Words, limit: usize, guard: (usize, usize)) -> Words {
         Words { stack_limit: limit, guard: [guard.0, guard.1], ..*base }

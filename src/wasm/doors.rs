@@ -11,6 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::end::{Event, Wake};
 use super::strand::Strand;
+use crate::sys::clock;
+
+/// How often a thread that waits looks whether there is still a worker, in nanoseconds.
+const LOOK: u64 = 10_000_000;
 
 /// The queue of a strand, and who holds it.
 #[derive(Default)]
@@ -60,6 +64,15 @@ impl Doors {
         next.inspect(|event| event.wake()).is_some()
     }
 
+    /// Takes a thread out of the queue; false if the strand has been handed to it.
+    fn withdraw(&self, event: &Arc<Event>) -> bool {
+        let mut queue = self.lock();
+        let at = queue.iter().position(|e| Arc::ptr_eq(e, event));
+        let found = at.and_then(|at| queue.remove(at)).is_some();
+        self.waiting.store(queue.len(), Ordering::Relaxed);
+        found
+    }
+
     /// Has the calling thread entered?
     pub fn held_here(&self) -> bool {
         self.holder.load(Ordering::Relaxed) == this_thread()
@@ -96,17 +109,19 @@ impl Strand {
         fence(Ordering::SeqCst);
         if self.mailbox.claim() {
             // Only an owner hands over, and that is us: our event is still in the queue.
-            let mut queue = self.doors.lock();
-            queue.retain(|e| !Arc::ptr_eq(e, &event));
-            self.doors.waiting.store(queue.len(), Ordering::Relaxed);
+            self.doors.withdraw(&event);
             return true;
         }
         // A fiber that runs on must look up.
         self.shared.scheduler.urge();
         self.shared.engine.increment_epoch();
-        event.wait(None);
+        let mut stranded = false;
+        while !stranded && !event.wait(Some(clock::now() + LOOK)) {
+            // It may have been queued, and the last worker have left, since we looked.
+            stranded = self.is_stranded() && self.doors.withdraw(&event);
+        }
         self.shared.scheduler.unurge();
-        true
+        !stranded
     }
 
     /// Gives up the strand that the calling host thread has entered. Its fibers come first; further

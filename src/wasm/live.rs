@@ -11,12 +11,18 @@ use crate::sys::clock;
 const SHARDS: usize = 16;
 
 /// All live fibers of a runtime.
-#[derive(Default)]
 pub struct Live {
+    /// Fibers that there may be.
+    most: usize,
+    /// Places taken, if there is a limit: given back before anybody can see that a fiber has ended, so
+    /// that who has joined one can spawn another.
+    places: AtomicUsize,
+    /// Fibers, those included that are just ending: until nothing is left of them but handles.
     count: AtomicUsize,
     /// Threads that want to be told when the count falls to zero.
     interested: AtomicUsize,
-    told: Mutex<()>,
+    /// How often it has fallen to zero while somebody was interested.
+    zeros: Mutex<u64>,
     zero: Condvar,
     shards: [Shard; SHARDS],
 }
@@ -43,11 +49,36 @@ unsafe impl Send for List {}
 pub struct Place(AtomicU32);
 
 impl Live {
-    /// Counts one more fiber, unless there are `most` already. (Never one too many for a moment: the
-    /// last fiber to leave would take it for another.)
-    pub fn enter(&self, most: usize) -> bool {
-        let more = |n| (n < most).then_some(n + 1);
-        self.count.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).is_ok()
+    /// An empty list, for at most so many fibers.
+    pub fn new(most: usize) -> Live {
+        Live {
+            most,
+            places: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
+            interested: AtomicUsize::new(0),
+            zeros: Mutex::default(),
+            zero: Condvar::new(),
+            shards: Default::default(),
+        }
+    }
+
+    /// Counts one more fiber; false if there are as many as there may be. (`count` is never one too
+    /// high for a moment: the last fiber to leave would take it for another.)
+    pub fn enter(&self) -> bool {
+        let more = |n| (n < self.most).then_some(n + 1);
+        let place = self.most == usize::MAX
+            || self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        if place {
+            self.count.fetch_add(1, Ordering::SeqCst);
+        }
+        place
+    }
+
+    /// Gives a fiber's place to others, shortly before `leave`.
+    pub fn vacate(&self) {
+        if self.most != usize::MAX {
+            self.places.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts one fewer, when nothing of it is left but handles; true if it was the last and somebody
@@ -61,7 +92,7 @@ impl Live {
         {
             return false;
         }
-        drop(self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        *self.zeros.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.zero.notify_all();
         true
     }
@@ -130,8 +161,10 @@ pub struct Interest<'a>(&'a Live);
 impl Interest<'_> {
     /// Waits until no fiber is left; false if `deadline` (`CLOCK_MONOTONIC`) came first.
     pub fn wait(&self, deadline: Option<u64>) -> bool {
-        let mut lock = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.0.count() > 0 {
+        let mut lock = self.0.zeros.lock().unwrap_or_else(PoisonError::into_inner);
+        // Others may come in before we wake up.
+        let before = *lock;
+        while self.0.count() > 0 && *lock == before {
             let now = clock::now();
             let left = deadline.map_or(u64::MAX, |d| d.saturating_sub(now));
             if left == 0 {

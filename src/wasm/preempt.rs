@@ -1,9 +1,11 @@
 //! Preemption: what happens at an epoch check.
 //!
 //! ```text
-//!   ticker: engine.increment_epoch()         once a quantum, while somebody waits for a turn
+//!   ticker: engine.increment_epoch()         once a quantum, while somebody waits for a turn;
+//!                                            more often while something is urgent
 //!   guest:  epoch >= the store's deadline?   at loop heads and function entries
 //!     └─► on_epoch: cancelled?          trap
+//!                   a host thread wants the store?     switch
 //!                   slice over, and somebody waits?    switch
 //!                   otherwise           go on, with a new deadline
 //! ```

@@ -233,8 +233,9 @@ impl Strand {
 
     /// Is Wasm of the store on the stack of the thread that has entered it?
     pub fn is_in_use(&self) -> bool {
+        let (Some(words), Some(base)) = (self.words.get(), self.base.get()) else { return false };
         // SAFETY: the caller has entered, so the store is its own.
-        self.words.get().is_some_and(|words| Some(unsafe { words.read() }) != self.base.get())
+        !unsafe { words.read() }.same_entry(&base)
     }
 
     #[inline(always)]
@@ -279,11 +280,13 @@ impl Strand {
             // Before anybody can see that it has ended: who has joined it finds the store poisoned.
             self.apply_policy(&fiber, end);
         }
+        shared.live.vacate();
+        // The store goes with its last user, before who has joined that one can look.
+        self.remove_user(false);
         // SAFETY: it has ended, and we are its owner.
         if unsafe { fiber.retire() } {
             shared.scheduler.unurge();
         }
-        self.remove_user(false);
         // Last: whoever waits until no fiber is left finds all of them ended and their stores gone.
         shared.one_less();
     }
