@@ -89,7 +89,7 @@ ctest = { $(CMAKE_BUILD) $(1) --parallel $(JOBS) && \
 
 test: build/release/configured inputs ## cargo's tests and the C and C++ ones
 	@mkdir -p $(LOGS); cargo=0; ctest=0; \
-	$(CARGO_TEST) 2>&1 | tee $(LOGS)/cargo.log || cargo=$$?; \
+	$(CARGO_TEST) -- --show-output 2>&1 | tee $(LOGS)/cargo.log || cargo=$$?; \
 	$(call ctest,build/release,-LE real-suites) | tee $(LOGS)/ctest.log || ctest=$$?; \
 	$(PYTHON) tools/test-summary.py cargo $$cargo $(LOGS)/cargo.log ctest $$ctest $(LOGS)/ctest.log
 
@@ -108,7 +108,7 @@ lint: | $(TOOLS) ## what clippy finds is an error
 	@'$(CARGO)' clippy --release --all-targets $(CARGO_FLAGS) -- -D warnings
 
 bench: | $(TOOLS) ## the benchmarks, each beside its rival
-	@'$(CARGO)' bench --profile release $(CARGO_FLAGS) $(BENCH_FLAGS)
+	@'$(CARGO)' bench --profile release $(CARGO_FLAGS) --bench switch -- $(BENCH_FLAGS)
 
 header: | $(TOOLS) ## writes include/bop.h again, from src/capi
 	@BOP_WRITE_HEADER=1 '$(CARGO)' test --release $(CARGO_FLAGS) --test header

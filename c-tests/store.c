@@ -367,6 +367,15 @@ static void exit_inside_wasm(bop_runtime_t *runtime) {
   OK(wasmtime_func_call(context, t_export(&guest, "run"), NULL, 0, NULL, 0, &trap));
   CHECK(trap == NULL);
   OK(bop_store_exit(guest.store));
+  /* The same for a host function that is called without any Wasm. */
+  OK(bop_store_enter(guest.store, &context));
+  wasm_functype_t *type = t_functype("", "");
+  wasmtime_func_t direct;
+  wasmtime_func_new(context, type, exits_inside, NULL, NULL, &direct);
+  OK(wasmtime_func_call(context, &direct, NULL, 0, NULL, 0, &trap));
+  CHECK(trap == NULL);
+  wasm_functype_delete(type);
+  OK(bop_store_exit(guest.store));
   t_guest_delete(&guest);
 }
 

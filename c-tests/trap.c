@@ -190,6 +190,8 @@ static void poison(bop_runtime_t *runtime) {
   OK(bop_store_exit(guest.store));
   OK(bop_store_trap_policy(guest.store, BOP_TRAP_ISOLATE));
   CHECK_EQ(t_result(t_spawn1(&guest, "good", 6)), 36);
+  OK(bop_store_trap_policy(guest.store, BOP_TRAP_POISON)); /* what was is forgotten */
+  CHECK_EQ(t_result(t_spawn1(&guest, "good", 7)), 49);
   t_guest_delete(&guest);
   t_guest_delete(&other);
 }

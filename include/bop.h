@@ -1009,8 +1009,8 @@ wasmtime_error_t *bop_store_new(bop_runtime_t *runtime,
 /**
  * Lets go of a store. It is deleted when its last fiber has ended, which may be on a worker: the
  * finalizers of the store's data and functions must not make calls that block. A thread that has
- * entered it exits. From within a call of the store's Wasm it can't be deleted: then it is never. NULL is
- * fine.
+ * entered it exits. From within a call of the entered store it can't be deleted: then it never is, and its
+ * fibers never run again. NULL is fine.
  *
  * Ownership: takes the handle.
  * Context: any thread or fiber.
@@ -1051,7 +1051,7 @@ wasmtime_error_t *bop_store_enter(bop_store_t *store,
 /**
  * Lets the store's fibers run again.
  *
- * Returns: NULL, or an error: the calling thread has not entered, or calls from within the store's Wasm.
+ * Returns: NULL, or an error: the calling thread has not entered, or is still in a call of the store.
  * Context: the host thread that entered.
  * Switches: never.
  * Requires: `store` is NULL or live.

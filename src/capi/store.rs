@@ -17,7 +17,8 @@ pub struct bop_store_t(pub(super) Arc<Strand>);
 impl Drop for bop_store_t {
     fn drop(&mut self) {
         if self.0.doors.held_here() && self.0.exit().is_err() {
-            // From within its Wasm: frames on this very stack use it, so it is never freed.
+            // From within a call: frames on this very stack use it, so it is never freed.
+            self.0.forget_thread();
             std::mem::forget(Arc::clone(&self.0));
             return;
         }
@@ -57,8 +58,8 @@ pub unsafe extern "C" fn bop_store_new(
 
 /// Lets go of a store. It is deleted when its last fiber has ended, which may be on a worker: the
 /// finalizers of the store's data and functions must not make calls that block. A thread that has
-/// entered it exits. From within a call of the store's Wasm it can't be deleted: then it is never. NULL is
-/// fine.
+/// entered it exits. From within a call of the entered store it can't be deleted: then it never is, and its
+/// fibers never run again. NULL is fine.
 ///
 /// Ownership: takes the handle.
 /// Context: any thread or fiber.
@@ -145,7 +146,7 @@ pub unsafe extern "C" fn bop_store_enter(
 
 /// Lets the store's fibers run again.
 ///
-/// Returns: NULL, or an error: the calling thread has not entered, or calls from within the store's Wasm.
+/// Returns: NULL, or an error: the calling thread has not entered, or is still in a call of the store.
 /// Context: the host thread that entered.
 /// Switches: never.
 ///

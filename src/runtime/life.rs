@@ -11,6 +11,8 @@ use crate::sys::clock;
 use crate::wasm::doors::this_thread;
 use crate::wasm::shared::Shared;
 
+/// How often a thread for which there was no place as a worker looks for one, in nanoseconds.
+const LOOK: u64 = 10_000_000;
 /// How many names of fibers an error lists.
 const NAMES: usize = 8;
 
@@ -125,15 +127,16 @@ impl Runtime {
         }
         Engine::tls_eager_initialize();
         let interest = shared.live.interest();
-        // The other places are those of the background workers.
-        let lent = shared.lent.fetch_add(1, Ordering::Relaxed);
-        let ran = lent < MORE_WORKERS && shared.scheduler.run(|| shared.live.count() > 0).is_some();
-        shared.lent.fetch_sub(1, Ordering::Relaxed);
-        if !ran {
-            // There are enough workers already.
-            interest.wait(None);
+        loop {
+            // The other places are those of the background workers.
+            let lent = shared.lent.fetch_add(1, Ordering::Relaxed);
+            let ran = lent < MORE_WORKERS && shared.scheduler.run(|| shared.live.count() > 0).is_some();
+            shared.lent.fetch_sub(1, Ordering::Relaxed);
+            // There are enough workers already, but they may be leaving.
+            if ran || interest.wait(Some(clock::now() + LOOK)) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Cancels all fibers and waits for their end, at most `timeout` nanoseconds; then stops all
@@ -157,8 +160,11 @@ impl Runtime {
         }
         // A fiber on its way to its end may ask for the lock.
         drop(life);
-        if !shared.live.interest().wait(Some(deadline)) {
-            return Err(self.complaint());
+        // Told of a moment without fibers is not enough: no more can come in, so wait for none.
+        while shared.live.count() > 0 {
+            if !shared.live.interest().wait(Some(deadline)) {
+                return Err(self.complaint());
+            }
         }
         let mut life = self.life();
         if life.phase == Phase::Closing {

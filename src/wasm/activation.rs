@@ -152,9 +152,11 @@ impl StoreWords {
 }
 
 impl Words {
-    /// Do both say that the same Wasm was entered last?
-    pub fn same_entry(&self, other: &Words) -> bool {
-        (self.entry_sp, self.entry_fp) == (other.entry_sp, other.entry_fp)
+    /// Do both say that the same call was made last? Each call sets the limit, if only one of a host
+    /// function, and puts it back; the words of the entry belong to Wasm.
+    pub fn same_call(&self, other: &Words) -> bool {
+        let of = |w: &Words| (w.stack_limit, w.entry_sp, w.entry_fp);
+        of(self) == of(other)
     }
 
     /// The words for a stack that has no Wasm on it yet, from those of a store that runs none.

@@ -124,19 +124,23 @@ impl Strand {
         !stranded
     }
 
+    /// The calling thread has entered one store fewer.
+    pub fn forget_thread(&self) {
+        let mut inside = self.shared.threads_inside();
+        if let Some(at) = inside.iter().position(|&thread| thread == this_thread()) {
+            inside.swap_remove(at);
+        }
+    }
+
     /// Gives up the strand that the calling host thread has entered. Its fibers come first; further
     /// threads that wait get it when one of them has had a turn.
     /// The error says that the thread is still in the middle of a call of the store's Wasm.
     pub fn exit(self: &Arc<Strand>) -> Result<(), String> {
         if self.is_in_use() {
-            return Err("Wasm of the store is still on this thread's stack".into());
+            return Err("a call of the store is still on this thread's stack".into());
         }
         self.doors.holder.store(0, Ordering::Relaxed);
-        let mut inside = self.shared.threads_inside();
-        if let Some(at) = inside.iter().position(|&thread| thread == this_thread()) {
-            inside.swap_remove(at);
-        }
-        drop(inside);
+        self.forget_thread();
         loop {
             // SAFETY: this thread owns the strand.
             let ready = unsafe { self.mailbox.has_ready() };

@@ -92,7 +92,7 @@ impl Live {
         {
             return false;
         }
-        *self.zeros.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        *self.lock_zeros() += 1;
         self.zero.notify_all();
         true
     }
@@ -105,7 +105,11 @@ impl Live {
     /// Asks to be told of the end, for as long as the guard lives.
     pub fn interest(&self) -> Interest<'_> {
         self.interested.fetch_add(1, Ordering::SeqCst);
-        Interest(self)
+        Interest { live: self, before: *self.lock_zeros() }
+    }
+
+    fn lock_zeros(&self) -> MutexGuard<'_, u64> {
+        self.zeros.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shard(&self, fiber: &Fiber) -> MutexGuard<'_, List> {
@@ -156,23 +160,24 @@ impl Live {
 }
 
 /// See [`Live::interest`].
-pub struct Interest<'a>(&'a Live);
+pub struct Interest<'a> {
+    live: &'a Live,
+    before: u64,
+}
 
 impl Interest<'_> {
-    /// Waits until no fiber is left; false if `deadline` (`CLOCK_MONOTONIC`) came first.
+    /// Waits until no fiber is left, or was left at some moment: others may come in before this
+    /// thread wakes up. False if `deadline` (`CLOCK_MONOTONIC`) came first.
     pub fn wait(&self, deadline: Option<u64>) -> bool {
-        let mut lock = self.0.zeros.lock().unwrap_or_else(PoisonError::into_inner);
-        // Others may come in before we wake up.
-        let before = *lock;
-        while self.0.count() > 0 && *lock == before {
-            let now = clock::now();
-            let left = deadline.map_or(u64::MAX, |d| d.saturating_sub(now));
+        let mut zeros = self.live.lock_zeros();
+        while self.live.count() > 0 && *zeros == self.before {
+            let left = deadline.map_or(u64::MAX, |d| d.saturating_sub(clock::now()));
             if left == 0 {
                 return false;
             }
             let left = Duration::from_nanos(left.min(3_600_000_000_000));
-            let waited = self.0.zero.wait_timeout(lock, left);
-            lock = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.live.zero.wait_timeout(zeros, left);
+            zeros = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
@@ -180,6 +185,6 @@ impl Interest<'_> {
 
 impl Drop for Interest<'_> {
     fn drop(&mut self) {
-        self.0.interested.fetch_sub(1, Ordering::SeqCst);
+        self.live.interested.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -20,8 +20,11 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Sets whether a trap poisons the store.
+    /// Sets whether a trap poisons the store, from the next one on.
     pub fn set_poisons(&self, poisons: bool) {
+        if !poisons {
+            *self.poison.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         self.poisons.store(poisons, Ordering::Relaxed);
     }
 

@@ -231,11 +231,11 @@ impl Strand {
         }
     }
 
-    /// Is Wasm of the store on the stack of the thread that has entered it?
+    /// Is a call of the store on the stack of the thread that has entered it?
     pub fn is_in_use(&self) -> bool {
         let (Some(words), Some(base)) = (self.words.get(), self.base.get()) else { return false };
         // SAFETY: the caller has entered, so the store is its own.
-        !unsafe { words.read() }.same_entry(&base)
+        !unsafe { words.read() }.same_call(&base)
     }
 
     #[inline(always)]
