@@ -44,7 +44,7 @@ impl Doors {
 
     /// The same, after giving the strand up.
     pub fn wanted_fenced(&self) -> bool {
-        // Partner: the fence in `enter`.
+        // Partner: the fence in `queue_up`.
         fence(Ordering::SeqCst);
         self.wanted()
     }
@@ -132,9 +132,9 @@ impl Strand {
         }
     }
 
-    /// Gives up the strand that the calling host thread has entered. Its fibers come first; further
-    /// threads that wait get it when one of them has had a turn.
-    /// The error says that the thread is still in the middle of a call of the store's Wasm.
+    /// Gives up the strand that the calling host thread has entered. Its fibers come first, if there
+    /// is a worker; further threads that wait get it when one of them has had a turn. The error says
+    /// that the thread is still in the middle of a call of the store.
     pub fn exit(self: &Arc<Strand>) -> Result<(), String> {
         if self.is_in_use() {
             return Err("a call of the store is still on this thread's stack".into());

@@ -85,7 +85,7 @@ impl Live {
     /// wants to know.
     #[must_use = "tell the workers that wait for the end"]
     pub fn leave(&self) -> bool {
-        // SeqCst, with the same in `interest` and `none`: either the last fiber sees the interest,
+        // SeqCst, with the same in `interest` and `count`: either the last fiber sees the interest,
         // or the interested sees that none is left.
         if self.count.fetch_sub(1, Ordering::SeqCst) != 1
             || self.interested.load(Ordering::SeqCst) == 0

@@ -5,7 +5,7 @@
 //! *poisoned* it ends them all.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::end::{End, Outcome};
 use super::fiber::Fiber;
@@ -14,18 +14,24 @@ use super::strand::Strand;
 /// The policy of a store, and what became of it.
 #[derive(Default)]
 pub struct Policy {
+    /// Written under the lock of `poison`; read without it where a moment's delay does no harm.
     poisons: AtomicBool,
-    /// The first trap, once there was one.
+    /// The first trap, once there was one; never while `poisons` is false.
     poison: Mutex<Option<String>>,
 }
 
 impl Policy {
     /// Sets whether a trap poisons the store, from the next one on.
     pub fn set_poisons(&self, poisons: bool) {
-        if !poisons {
-            *self.poison.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
+        let mut poison = self.lock();
         self.poisons.store(poisons, Ordering::Relaxed);
+        if !poisons {
+            *poison = None;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.poison.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the store takes no more fibers, if it does not.
@@ -33,8 +39,7 @@ impl Policy {
         if !self.poisons.load(Ordering::Relaxed) {
             return None;
         }
-        let poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
-        poison.as_ref().map(|trap| format!("the store is poisoned: {trap}"))
+        self.lock().as_ref().map(|trap| format!("the store is poisoned: {trap}"))
     }
 }
 
@@ -47,7 +52,10 @@ impl Strand {
             return;
         }
         {
-            let mut poison = policy.poison.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut poison = policy.lock();
+            if !policy.poisons.load(Ordering::Relaxed) {
+                return;
+            }
             poison.get_or_insert_with(|| format!("{} trapped: {}", fiber.label(), words(end)));
         }
         // A fiber that is listed later finds the poison (`runtime::spawn`).
