@@ -3,6 +3,7 @@
  *   config     bop_config_*       how a runtime is to be; taken by bop_runtime_new
  *   runtime    bop_runtime_*      an engine and the workers that run fibers; bop_run lends a thread
  *   stores     bop_store_*        a Wasmtime store handed over; its fibers take turns
+ *   sharing    bop_module_prepare, bop_store_share   compiled guests, many fibers in one instance
  *   spawning   bop_spawn*         a Wasm function, a C function, or a fresh instance, as a fiber
  *   fibers     bop_fiber_*        join, results, cancel, state
  *   inside     bop_yield, bop_sleep, bop_park, bop_current, ...
@@ -136,6 +137,37 @@ typedef enum {
 } bop_state_t;
 
 /**
+ * How a module's stack pointer was found.
+ */
+typedef enum {
+  /**
+   * It was not: the module seems to keep no stack in its memory.
+   */
+  BOP_STACK_POINTER_NONE = 0,
+  /**
+   * The module exports it as `__stack_pointer`.
+   */
+  BOP_STACK_POINTER_EXPORT = 1,
+  /**
+   * The module imports it as `__stack_pointer`.
+   */
+  BOP_STACK_POINTER_IMPORT = 2,
+  /**
+   * The name section calls it `__stack_pointer`.
+   */
+  BOP_STACK_POINTER_NAME = 3,
+  /**
+   * It is the first global that the module defines, where LLVM's linker puts it, and functions use it
+   * as a stack pointer.
+   */
+  BOP_STACK_POINTER_LAYOUT = 4,
+  /**
+   * The options say so.
+   */
+  BOP_STACK_POINTER_CHOSEN = 5,
+} bop_stack_pointer_t;
+
+/**
  * How the guard below each fiber's stack is made.
  */
 typedef enum {
@@ -181,9 +213,19 @@ typedef struct bop_config_t bop_config_t;
 typedef struct bop_fiber_t bop_fiber_t;
 
 /**
+ * What `bop_module_prepare` is told. Not to be used by two threads at once.
+ */
+typedef struct bop_prepare_options_t bop_prepare_options_t;
+
+/**
  * One engine, its workers, its timers. Any thread may use it.
  */
 typedef struct bop_runtime_t bop_runtime_t;
+
+/**
+ * How an instance is shared. Not to be used by two threads at once.
+ */
+typedef struct bop_share_options_t bop_share_options_t;
 
 /**
  * Options of a spawn. May be used for any number of spawns, not by two threads at once.
@@ -206,6 +248,28 @@ typedef struct {
    */
   size_t words[32];
 } bop_activation_t;
+
+/**
+ * What was found in a module, and done to it.
+ */
+typedef struct {
+  /**
+   * `sizeof(bop_prepared_t)`, set by the caller.
+   */
+  size_t size;
+  /**
+   * How the stack pointer was found.
+   */
+  bop_stack_pointer_t stack_pointer;
+  /**
+   * Its index among the module's globals, if it was found.
+   */
+  uint32_t index;
+  /**
+   * Exports that were added.
+   */
+  size_t exports_added;
+} bop_prepared_t;
 
 /**
  * A function of the host that is run as a fiber. What it returns is the fiber's one result, an
@@ -738,6 +802,70 @@ bool bop_cancelled(void);
 uint64_t bop_now(void);
 
 /**
+ * Options with their default: the stack pointer is looked for.
+ *
+ * Returns: the options.
+ * Ownership: the caller's, until `bop_prepare_options_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+bop_prepare_options_t *bop_prepare_options_new(void);
+
+/**
+ * Deletes options. NULL is fine.
+ *
+ * Ownership: takes `options`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or the caller's.
+ */
+void bop_prepare_options_delete(bop_prepare_options_t *options);
+
+/**
+ * The stack pointer is the global with this name, `len` bytes of UTF-8, in the module's exports or in
+ * its name section.
+ *
+ * Ownership: copied.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live; `name` is NULL or has `len` bytes.
+ */
+void bop_prepare_options_stack_pointer_name(bop_prepare_options_t *options,
+                                            const char *name,
+                                            size_t len);
+
+/**
+ * The stack pointer is the global with this index; imported globals count first.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_prepare_options_stack_pointer_index(bop_prepare_options_t *options, uint32_t index);
+
+/**
+ * Makes a module ready to be shared by many fibers, before it is compiled: finds the global that is its
+ * stack pointer, and adds what is missing of three exports, `__stack_pointer`, the memory, and the
+ * table that function pointers are indices of (`__indirect_function_table`). No other byte changes. A
+ * component is copied as it is.
+ *
+ * Returns: NULL and the module in `*out`, for `wasmtime_module_new`; or an error, and `*out` is left
+ * alone: not a module (in the binary format), the chosen global is not there or can't be a stack
+ * pointer, a NULL.
+ * Ownership: `*out` is the caller's (`wasm_byte_vec_delete`). `options` may be NULL, and `prepared`, which is
+ * filled in as far as its `size` says.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `wasm` has `len` bytes; `options` is NULL or live; `out` is NULL or writable; `prepared` is NULL or
+ * as large as it says.
+ */
+wasmtime_error_t *bop_module_prepare(const uint8_t *wasm,
+                                     size_t len,
+                                     const bop_prepare_options_t *options,
+                                     wasm_byte_vec_t *out,
+                                     bop_prepared_t *prepared);
+
+/**
  * The version of this library, as `major.minor.patch`.
  *
  * Returns: a string that lives for ever.
@@ -850,6 +978,111 @@ wasmtime_error_t *bop_runtime_shutdown(bop_runtime_t *runtime,
 wasmtime_error_t *bop_runtime_delete(bop_runtime_t *runtime);
 
 /**
+ * Options with their defaults: stacks of 64 KiB with a guard of 16 KiB, which grow the memory; the exports
+ * that `bop_module_prepare` names.
+ *
+ * Returns: the options.
+ * Ownership: the caller's, until `bop_share_options_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+bop_share_options_t *bop_share_options_new(void);
+
+/**
+ * Deletes options. NULL is fine.
+ *
+ * Ownership: takes `options`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or the caller's.
+ */
+void bop_share_options_delete(bop_share_options_t *options);
+
+/**
+ * The size in bytes of a fiber's stack in the instance's memory, rounded up to whole pages. Default
+ * 64 KiB. A spawn may ask for another one.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_share_options_stack_size(bop_share_options_t *options, uint32_t bytes);
+
+/**
+ * The size in bytes of the guard below each stack, rounded up to whole pages. Default 16 KiB. A fiber that
+ * touches the guard of its stack traps at its next function entry or loop head, and harms nobody; a
+ * single frame larger than the guard can step over it. 0: no guards, and an overflow is seen only when
+ * the fiber is switched out or looks up while its stack is below its end. Guards are made as those of
+ * native stacks are (`bop_config_guard`).
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_share_options_guard_size(bop_share_options_t *options,
+                                  uint32_t bytes);
+
+/**
+ * Takes the memory for stacks from the guest's own allocator, exported under these names (`malloc`
+ * and `free`, of C's types), in place of growing the memory. For guests that take all that the memory
+ * grows by for their own (Emscripten's allocator, TinyGo's). The allocator is called while no fiber of the store
+ * has lost its turn somewhere in the guest: a new fiber waits for that, or finds a stack that was
+ * reserved or given back. It must not suspend.
+ *
+ * Ownership: the names are copied.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live; the names have as many bytes of UTF-8 as their lengths say.
+ */
+void bop_share_options_allocator(bop_share_options_t *options,
+                                 const char *allocate,
+                                 size_t allocate_len,
+                                 const char *release,
+                                 size_t release_len);
+
+/**
+ * Makes so many stacks at once, when the instance is shared. More are made when they are needed.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_share_options_reserve(bop_share_options_t *options, size_t stacks);
+
+/**
+ * The names of the exports to use, for a module with names of its own: a mutable i32 global, and the
+ * memory that its stack lies in. NULL leaves one as it is.
+ *
+ * Ownership: the names are copied.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live; the names have as many bytes of UTF-8 as their lengths say.
+ */
+void bop_share_options_exports(bop_share_options_t *options,
+                               const char *stack_pointer,
+                               size_t stack_pointer_len,
+                               const char *memory,
+                               size_t memory_len);
+
+/**
+ * Shares an instance among the fibers that will be spawned in its store: each gets a stack of its
+ * own in the instance's memory, with the stack pointer to it, as compiled C, C++ and Rust need it.
+ * Guests that keep no such stack need no sharing. All else in the instance is shared: memory, globals,
+ * tables; `docs/sharing.md` says what a guest must mind. A store may share several instances.
+ *
+ * Returns: NULL, or an error: called from a fiber, the store has live fibers, no such exports, a
+ * stack pointer that is shared already, another store's instance, stacks that do not fit into the
+ * memory or can't have guards there, whatever `bop_store_enter` returns.
+ * Ownership: `options` stays the caller's, and may be NULL.
+ * Context: host threads only, whether they have entered the store or not.
+ * Switches: never. It blocks the thread while somebody else has entered the store.
+ * Requires: Pointers are NULL or live.
+ */
+wasmtime_error_t *bop_store_share(bop_store_t *store,
+                                  const wasmtime_instance_t *instance,
+                                  const bop_share_options_t *options);
+
+/**
  * Options with their defaults: no name, the runtime's stack size.
  *
  * Returns: the options.
@@ -888,6 +1121,18 @@ void bop_spawn_options_name(bop_spawn_options_t *options, const char *name, size
  * Requires: `options` is NULL or live.
  */
 void bop_spawn_options_stack_size(bop_spawn_options_t *options, size_t bytes);
+
+/**
+ * The size in bytes of the fiber's stack in each instance that its store shares (see
+ * `bop_store_share`), rounded up to whole pages; 0 for what the instance was shared with. Without such
+ * instances it means nothing. A spawn fails if the memory could never have so much.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_spawn_options_shadow_stack(bop_spawn_options_t *options,
+                                    uint32_t bytes);
 
 /**
  * Spawns a fiber that calls `func` in a store, beside any others of that store. `args` must fit the

@@ -49,7 +49,7 @@ impl Guest {
         let func = &self.funcs.iter().find(|(n, _)| n == name).unwrap().1;
         let kind = wasmtime_c_api::WASMTIME_I32;
         let args = [wasmtime_val_t { kind, of: wasmtime_val_union { i32: arg } }];
-        let options = Options { name: name.into(), stack_size: stack };
+        let options = Options { name: name.into(), stack_size: stack, ..Options::default() };
         // SAFETY: a live function, and a value of its kind.
         unsafe { call(&self.strand, func, &args, &options) }
     }

@@ -10,12 +10,15 @@ mod config;
 mod fiber;
 mod hooks;
 mod inside;
+mod module;
 mod names;
 mod runtime;
+mod share;
 mod spawn;
 mod stats;
 mod store;
 
+use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
@@ -25,8 +28,10 @@ pub use config::*;
 pub use fiber::*;
 pub use hooks::*;
 pub use inside::*;
+pub use module::*;
 pub use names::*;
 pub use runtime::*;
+pub use share::*;
 pub use spawn::*;
 pub use stats::*;
 pub use store::*;
@@ -105,6 +110,18 @@ unsafe fn slice<'a, T>(pointer: *const T, len: usize, what: &str) -> Result<&'a 
         // SAFETY: per contract.
         (false, _) => Ok(unsafe { std::slice::from_raw_parts(pointer, len) }),
     }
+}
+
+/// A string of C's, `len` bytes of UTF-8; what is no UTF-8 becomes a replacement character. `None` for
+/// NULL.
+///
+/// # Safety
+///
+/// It is NULL, or valid for `len` bytes.
+unsafe fn text(pointer: *const c_char, len: usize) -> Option<String> {
+    // SAFETY: per contract.
+    let bytes = unsafe { slice(pointer.cast::<u8>(), len, "text") };
+    bytes.ok().filter(|_| !pointer.is_null()).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// Copies the first fields of `from` into a structure of C's, as many as its `size` field says that

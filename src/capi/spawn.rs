@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmtime::Func;
 use wasmtime_c_api::{wasmtime_error_t, wasmtime_instance_pre_t, wasmtime_val_t};
 
-use super::{bop_fiber_t, bop_runtime_t, bop_store_t, call, fallible, get, slice, take};
+use super::{bop_fiber_t, bop_runtime_t, bop_store_t, call, fallible, get, slice, take, text};
 use crate::runtime::spawn::{self, Options};
 use crate::wasm::bridge::{instance_pre, wasmtime_context_t};
 use crate::wasm::fiber::Fiber;
@@ -72,9 +72,8 @@ pub unsafe extern "C" fn bop_spawn_options_name(
 ) {
     call((), || {
         // SAFETY: per contract.
-        let (options, name) = unsafe { (options.as_mut(), slice(name.cast::<u8>(), len, "name")) };
-        if let (Some(options), Ok(name)) = (options, name) {
-            options.0.name = String::from_utf8_lossy(name).into_owned();
+        if let (Some(options), Some(name)) = unsafe { (options.as_mut(), text(name, len)) } {
+            options.0.name = name;
         }
     });
 }
@@ -94,6 +93,29 @@ pub unsafe extern "C" fn bop_spawn_options_stack_size(options: *mut bop_spawn_op
         // SAFETY: per contract.
         if let Some(options) = unsafe { options.as_mut() } {
             options.0.stack_size = (bytes != 0).then_some(bytes);
+        }
+    });
+}
+
+/// The size in bytes of the fiber's stack in each instance that its store shares (see
+/// `bop_store_share`), rounded up to whole pages; 0 for what the instance was shared with. Without such
+/// instances it means nothing. A spawn fails if the memory could never have so much.
+///
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `options` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_spawn_options_shadow_stack(
+    options: *mut bop_spawn_options_t,
+    bytes: u32,
+) {
+    call((), || {
+        // SAFETY: per contract.
+        if let Some(options) = unsafe { options.as_mut() } {
+            options.0.shadow_stack = (bytes != 0).then_some(bytes);
         }
     });
 }

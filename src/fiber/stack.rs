@@ -106,6 +106,11 @@ impl Pool {
         Pool { classes: Mutex::default(), guard }
     }
 
+    /// How it makes its guards.
+    pub fn guard(&self) -> Guard {
+        self.guard
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Class>> {
         // Nothing panics while the lock is held, except out of memory in a `Vec`; the lists are
         // whole even then.

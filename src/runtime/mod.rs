@@ -1,21 +1,23 @@
 //! Runtimes: set-up, life, spawning, waiting, statistics.
 
 mod life;
+pub mod share;
 pub mod spawn;
 pub mod wait;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use wasmtime::{Config as WasmConfig, Engine};
 
 use crate::fiber::stack::{Pool, guard_fits_pages};
 use crate::sched::Scheduler;
 use crate::sys::memory::{Guard, has_guard_install};
-use crate::sys::{fault, tls};
+use crate::sys::fault::Fault;
+use crate::sys::{fault, tls, tripwire};
 use crate::wasm::live::Live;
 use crate::wasm::shared::{Limits, Shared};
-use crate::wasm::{bridge, fiber, locate};
+use crate::wasm::{bridge, fiber, locate, shadow};
 use life::Life;
 
 /// The shortest quantum, in nanoseconds.
@@ -162,6 +164,7 @@ impl Runtime {
             stop: AtomicBool::new(false),
             inside: Mutex::default(),
             limits: config.limits(),
+            probe: OnceLock::new(),
         };
         Ok(Runtime {
             shared: Arc::new(shared),
@@ -182,11 +185,16 @@ pub fn on_worker() -> bool {
     !tls::worker().is_null()
 }
 
-/// Names the fiber whose guard was hit. Runs in a signal handler: no allocation, no lock.
-fn describe_fault(address: usize, write: &mut dyn FnMut(&[u8])) -> bool {
-    let Some(fiber) = fiber::current() else { return false };
+/// Opens a guard in a guest's memory, and names the fiber whose own guard was hit. Runs in a signal
+/// handler: no allocation, no lock.
+fn describe_fault(address: usize, write: &mut dyn FnMut(&[u8])) -> Fault {
+    if tripwire::open(address) {
+        shadow::overrun(address);
+        return Fault::Resolved;
+    }
+    let Some(fiber) = fiber::current() else { return Fault::Unknown };
     if !(fiber.guard.0..fiber.guard.1).contains(&address) {
-        return false;
+        return Fault::Unknown;
     }
     let mut digits = [0; 20];
     let mut at = digits.len();
@@ -207,5 +215,5 @@ fn describe_fault(address: usize, write: &mut dyn FnMut(&[u8])) -> bool {
         write(b"\"");
     }
     write(b"; see bop_config_host_stack\n");
-    true
+    Fault::Fatal
 }

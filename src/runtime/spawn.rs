@@ -9,7 +9,7 @@ use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t, wasmtime_val_t, wasmti
 use super::Runtime;
 use crate::wasm::end::{End, Outcome};
 use crate::wasm::fiber::{Body, Fiber};
-use crate::wasm::guest::{self, Env, Instance, Setup};
+use crate::wasm::guest::{self, Env, Fresh, Setup};
 use crate::wasm::signature::Signature;
 use crate::wasm::strand::Strand;
 use crate::wasm::bridge;
@@ -20,6 +20,8 @@ pub struct Options {
     pub name: String,
     /// `None`: the runtime's.
     pub stack_size: Option<usize>,
+    /// Bytes of its stack in shared instances; `None`: as they were shared.
+    pub shadow_stack: Option<u32>,
 }
 
 /// What C calls a `bop_host_fn_t`.
@@ -104,7 +106,10 @@ pub unsafe fn call(
         // Seen before the sibling could see a second fiber, which might keep it from suspending.
         return Err(ONE_FIBER.into());
     }
-    start(strand, guest::call(func, args, signature), options)
+    if let Some(size) = options.shadow_stack {
+        strand.check_shadow_stack(size)?;
+    }
+    start(strand, guest::call(func, args, signature, options.shadow_stack), options)
 }
 
 impl Runtime {
@@ -157,7 +162,7 @@ impl Runtime {
         let signature = Signature::of(ty);
         // SAFETY: per contract.
         let args = unsafe { signature.copy_args(args, 0)? };
-        let plan = Instance {
+        let plan = Fresh {
             pre: pre.clone(),
             export: export.into(),
             args,

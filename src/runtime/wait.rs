@@ -32,6 +32,9 @@ fn status(fiber: &Fiber) -> Status {
 
 #[inline]
 fn may_suspend(fiber: &Fiber) -> Result<(), Status> {
+    if fiber.no_switch.get() {
+        return Err(Status::NotAllowed);
+    }
     if fiber.strand.may_suspend() { Ok(()) } else { Err(Status::StoreHasGc) }
 }
 

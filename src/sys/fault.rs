@@ -1,17 +1,28 @@
-//! Naming the fiber when host code runs over the end of its stack.
+//! Faults at guards of ours.
 //!
 //! Wasm checks its stack and traps. Host functions do not: they hit the guard below the stack,
 //! which is a SIGSEGV. Our handler stands before Wasmtime's (which was installed when the process
-//! made its first engine), asks whether the address is a guard of the fiber on this thread, says
-//! so and aborts; everything else goes on to whoever was there before.
+//! made its first engine), asks whether the address is a guard of ours, and aborts with a message if it
+//! is one below a native stack. A guard in a guest's memory (`tripwire`) is opened, and the access
+//! made again. Everything else goes on to whoever was there before.
 
 use std::sync::{Once, OnceLock};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// Says what lies at a faulting address: writes a message through its second argument and returns
-/// true, if the address is a guard of the fiber that runs on this thread. Called in a signal
+/// What a fault at some address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Not ours.
+    Unknown,
+    /// The process can't go on; a message has been written.
+    Fatal,
+    /// The access will do now.
+    Resolved,
+}
+
+/// Says what a fault at an address is; messages go through the second argument. Called in a signal
 /// handler: must neither allocate nor lock.
-pub type Describe = fn(usize, &mut dyn FnMut(&[u8])) -> bool;
+pub type Describe = fn(usize, &mut dyn FnMut(&[u8])) -> Fault;
 
 static DESCRIBE: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
@@ -53,9 +64,11 @@ unsafe extern "C" fn on_fault(
         let describe: Describe = unsafe { std::mem::transmute(describe) };
         // SAFETY: the kernel passes a valid `siginfo_t`.
         let address = unsafe { (*info).si_addr() } as usize;
-        if describe(address, &mut write_stderr) {
+        match describe(address, &mut write_stderr) {
+            Fault::Unknown => {}
             // SAFETY: no preconditions.
-            unsafe { libc::abort() };
+            Fault::Fatal => unsafe { libc::abort() },
+            Fault::Resolved => return,
         }
     }
     let Some(old) = PREVIOUS.get() else { return };

@@ -5,6 +5,7 @@ use std::ptr::null_mut;
 
 /// The kernel marks the pages as faulting without splitting the mapping (Linux 6.13).
 const MADV_GUARD_INSTALL: i32 = 102;
+const MADV_GUARD_REMOVE: i32 = 103;
 
 /// How guards are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,43 @@ pub enum Guard {
     /// `mprotect`: works everywhere; each guard splits a mapping, and the default limit of
     /// 65,530 mappings then bounds the fibers to about 32,000.
     Mprotect,
+}
+
+/// Makes any access to whole pages a fault. What was in them is lost, or out of reach.
+///
+/// # Safety
+///
+/// The pages are private, readable and writable memory that the caller may do this to.
+pub unsafe fn guard(at: *mut u8, len: usize, how: Guard) -> io::Result<()> {
+    // SAFETY: per contract.
+    let result = unsafe {
+        match how {
+            Guard::Install => libc::madvise(at.cast(), len, MADV_GUARD_INSTALL),
+            Guard::Mprotect => libc::mprotect(at.cast(), len, libc::PROT_NONE),
+        }
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes a [`guard`] back. May be called in a signal handler.
+///
+/// # Safety
+///
+/// As for `guard`.
+pub unsafe fn unguard(at: *mut u8, len: usize, how: Guard) {
+    // SAFETY: per contract. What was readable and writable before may be so again; failure leaves a guard.
+    unsafe {
+        match how {
+            Guard::Install => libc::madvise(at.cast(), len, MADV_GUARD_REMOVE),
+            Guard::Mprotect => libc::mprotect(at.cast(), len, libc::PROT_READ | libc::PROT_WRITE),
+        }
+    };
+}
+
+/// Is every page of the range mapped, in whatever way?
+pub fn is_mapped(at: *mut u8, len: usize) -> bool {
+    // SAFETY: with `MS_ASYNC` the call does nothing but look at the range.
+    unsafe { libc::msync(at.cast(), len, libc::MS_ASYNC) == 0 }
 }
 
 /// The size of a page.
@@ -59,14 +97,7 @@ impl Mapping {
     pub fn guard(&self, offset: usize, len: usize, how: Guard) -> io::Result<()> {
         assert!(offset + len <= self.len);
         // SAFETY: the range lies inside this mapping; the caller has nothing in it.
-        let result = unsafe {
-            let at = self.base.add(offset).cast();
-            match how {
-                Guard::Install => libc::madvise(at, len, MADV_GUARD_INSTALL),
-                Guard::Mprotect => libc::mprotect(at, len, libc::PROT_NONE),
-            }
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        unsafe { guard(self.base.add(offset), len, how) }
     }
 
     /// Gives the memory of `[offset, offset + len)` back; it reads as zero afterwards. Guards stay.

@@ -6,3 +6,4 @@ pub mod fault;
 pub mod futex;
 pub mod memory;
 pub mod tls;
+pub mod tripwire;

@@ -6,7 +6,7 @@
 
 use std::mem::{align_of, size_of};
 
-use wasmtime::{Config, Engine, Error, Func, InstancePre, Store, StoreContextMut};
+use wasmtime::{Config, Engine, Error, InstancePre, Store, StoreContextMut};
 use wasmtime_c_api::{
     WasmtimeStoreData, wasm_config_t, wasm_engine_t, wasm_trap_t, wasmtime_error_t,
     wasmtime_instance_pre_t, wasmtime_store_t,
@@ -89,12 +89,13 @@ pub fn context_of<T>(context: StoreContextMut<'_, T>) -> *mut wasmtime_context_t
     context_address(&context).cast()
 }
 
-/// The number of the store that a function belongs to; 0 for the null function of C.
+/// The number of the store that a function, or an instance, belongs to; 0 for the null function of C.
 ///
 /// # Safety
 ///
-/// `func` is readable, and holds a function or C's null function.
-pub unsafe fn store_of(func: *const Func) -> u64 {
-    // SAFETY: `Func` is `repr(C)` and starts with its store's number (`wasmtime_func_t` says so).
-    unsafe { *func.cast::<u64>() }
+/// `item` is readable, and holds one of these.
+pub unsafe fn store_of<T>(item: *const T) -> u64 {
+    // SAFETY: both are `repr(C)` and start with their store's number (`wasmtime_func_t` and
+    // `wasmtime_instance_t` say so).
+    unsafe { *item.cast::<u64>() }
 }

@@ -2,12 +2,13 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::activation::Words;
 use super::end::{End, Joiners, Outcome, Wake};
 use super::live::Place;
+use super::shadow::Frame;
 use super::shared::Shared;
 use super::strand::Strand;
 use crate::fiber::stack::Stack;
@@ -59,6 +60,14 @@ pub struct Fiber {
     /// Wasm's limit on its stack, and the addresses of the guard below it.
     pub stack_limit: usize,
     pub guard: (usize, usize),
+    /// Its stacks in the instances that it shares with others. The fiber's itself, and its owner's.
+    pub frames: UnsafeCell<Vec<Frame>>,
+    /// It has left one of them. Set on the thread that runs it, perhaps in a signal handler.
+    pub overran: AtomicBool,
+    /// It must keep its turn: it is in the guest's allocator.
+    pub no_switch: Cell<bool>,
+    /// It lost its turn, and is counted so in its strand.
+    pub was_preempted: Cell<bool>,
 
     /// Written by the fiber at its end, read by anybody once `word` says FINISHED.
     end: UnsafeCell<Option<End>>,
@@ -101,6 +110,10 @@ impl Fiber {
             words: Cell::new(None),
             stack_limit: stack.bottom() + shared.limits.host_stack,
             guard: stack.guard(),
+            frames: UnsafeCell::default(),
+            overran: AtomicBool::new(false),
+            no_switch: Cell::new(false),
+            was_preempted: Cell::new(false),
             end: UnsafeCell::new(None),
             joiners: Mutex::default(),
             strand,

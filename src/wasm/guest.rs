@@ -6,7 +6,6 @@ use std::sync::Arc;
 use wasmtime::{AsContextMut, Error, Func, InstancePre, Store, Trap, WasmBacktrace};
 use wasmtime_c_api::{self as c, WasmtimeStoreData, wasmtime_error_t, wasmtime_val_t};
 
-use super::activation::StoreWords;
 use super::end::{End, Outcome};
 use super::fiber::{Body, Fiber};
 use super::bridge::{self, wasmtime_context_t};
@@ -35,11 +34,20 @@ impl Drop for Env {
     }
 }
 
-/// A call of `func` in the store of the fiber's strand. `args` fit its signature.
-pub fn call(func: Func, args: Vec<wasmtime_val_t>, signature: Arc<Signature>) -> Body {
+/// A call of `func` in the store of the fiber's strand. `args` fit its signature. `stack`: bytes of its
+/// shadow stack, if there is one to be.
+pub fn call(
+    func: Func,
+    args: Vec<wasmtime_val_t>,
+    signature: Arc<Signature>,
+    stack: Option<u32>,
+) -> Body {
     Box::new(move |fiber| {
         if fiber.cancelled() {
             return End::plain(Outcome::Cancelled);
+        }
+        if let Err(e) = fiber.strand.equip(fiber, stack) {
+            return ended(fiber, Error::msg(e), Outcome::Failed);
         }
         // SAFETY: the running fiber; its strand was made with a store, and has it until the fiber
         // has ended.
@@ -49,7 +57,7 @@ pub fn call(func: Func, args: Vec<wasmtime_val_t>, signature: Arc<Signature>) ->
 }
 
 /// What [`instance`] is to do.
-pub struct Instance {
+pub struct Fresh {
     pub pre: InstancePre<WasmtimeStoreData>,
     pub export: String,
     pub args: Vec<wasmtime_val_t>,
@@ -59,31 +67,20 @@ pub struct Instance {
 }
 
 /// A store and an instance of its own, and a call of one of its exports.
-pub fn instance(plan: Instance) -> Body {
+pub fn instance(plan: Fresh) -> Body {
     Box::new(move |fiber| {
         if fiber.cancelled() {
             return End::plain(Outcome::Cancelled);
         }
         let mut own = c::wasmtime_store_new(&fiber.shared().c_engine, std::ptr::null_mut(), None);
-        let store = bridge::store(&mut own);
-        preempt::install(store);
-        fiber.strand.adopt(fiber, StoreWords::of(&mut *store));
-        // Dropped before the store is, also by a panic.
-        let _adopted = Adopted(fiber);
-        instantiate_and_run(fiber, store, &plan)
+        preempt::install(bridge::store(&mut own));
+        fiber.strand.adopt(fiber, own);
+        // SAFETY: the running fiber; the store stays until the strand's last fiber has ended.
+        instantiate_and_run(fiber, unsafe { fiber.strand.store() }, &plan)
     })
 }
 
-/// The strand of this fiber knows the words of a store that the fiber is about to drop.
-struct Adopted<'a>(&'a Fiber);
-
-impl Drop for Adopted<'_> {
-    fn drop(&mut self) {
-        self.0.strand.abandon();
-    }
-}
-
-fn instantiate_and_run(fiber: &Fiber, store: &mut Store<WasmtimeStoreData>, plan: &Instance) -> End {
+fn instantiate_and_run(fiber: &Fiber, store: &mut Store<WasmtimeStoreData>, plan: &Fresh) -> End {
     if let Some(setup) = plan.setup {
         // SAFETY: the host's function, called as it was promised. An error that it returns is ours.
         let error = unsafe { setup(plan.env.data, bridge::context_of(store.as_context_mut())) };

@@ -14,6 +14,7 @@ pub mod live;
 pub mod locate;
 pub mod policy;
 pub mod preempt;
+pub mod shadow;
 pub mod shared;
 pub mod signature;
 pub mod strand;

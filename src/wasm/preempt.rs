@@ -4,7 +4,7 @@
 //!   ticker: engine.increment_epoch()         once a quantum, while somebody waits for a turn;
 //!                                            more often while something is urgent
 //!   guest:  epoch >= the store's deadline?   at loop heads and function entries
-//!     └─► on_epoch: cancelled?          trap
+//!     └─► on_epoch: cancelled, or its shadow stack used up?          trap
 //!                   a host thread wants the store?     switch
 //!                   slice over, and somebody waits?    switch
 //!                   otherwise           go on, with a new deadline
@@ -54,7 +54,7 @@ fn install_again<T: 'static>(context: &mut StoreContextMut<'_, T>) {
 enum Check {
     /// Goes on, for so many ticks.
     GoOn(u64),
-    Cancelled,
+    Trap(Error),
     Switch(*const Fiber),
 }
 
@@ -63,8 +63,11 @@ enum Check {
 fn check() -> Check {
     let Some(fiber) = fiber::current() else { return Check::GoOn(1) };
     let (strand, shared) = (&fiber.strand, fiber.shared());
-    if fiber.cancelled() {
-        return Check::Cancelled;
+    if fiber.no_switch.get() {
+        return Check::GoOn(1);
+    }
+    if let Some(trap) = trap(fiber) {
+        return Check::Trap(trap);
     }
     let limits = &shared.limits;
     let slice_over = fiber.resumed_at.get() != shared.scheduler.tick();
@@ -77,6 +80,14 @@ fn check() -> Check {
     Check::GoOn(limits.ticks_per_slice())
 }
 
+/// What ends this fiber, if anything does.
+fn trap(fiber: &Fiber) -> Option<Error> {
+    if fiber.cancelled() {
+        return Some(Error::new(Cancelled));
+    }
+    fiber.overrun_trap()
+}
+
 /// Does another strand wait for this worker?
 fn others_wait() -> bool {
     // SAFETY: the worker of this thread outlives this call.
@@ -86,16 +97,14 @@ fn others_wait() -> bool {
 fn on_epoch<T: 'static>(mut context: StoreContextMut<'_, T>) -> Result<UpdateDeadline> {
     match check() {
         Check::GoOn(ticks) => Ok(UpdateDeadline::Continue(ticks)),
-        Check::Cancelled => Err(Error::new(Cancelled)),
+        Check::Trap(trap) => Err(trap),
         Check::Switch(fiber) => {
             install_again(&mut context);
             // SAFETY: the running fiber is this one, until it ends.
             let fiber = unsafe { &*fiber };
             fiber.suspend(Suspend::Preempt);
-            if fiber.cancelled() {
-                return Err(Error::new(Cancelled));
-            }
-            Ok(UpdateDeadline::Continue(fiber.shared().limits.ticks_per_slice()))
+            let ticks = fiber.shared().limits.ticks_per_slice();
+            trap(fiber).map_or(Ok(UpdateDeadline::Continue(ticks)), Err)
         }
     }
 }

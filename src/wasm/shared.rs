@@ -1,9 +1,9 @@
 //! What the fibers of a runtime share. It lives as long as any of them, or any handle.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use wasmtime::Engine;
+use wasmtime::{Engine, Module};
 use wasmtime_c_api::wasm_engine_t;
 
 use super::live::Live;
@@ -32,6 +32,8 @@ pub struct Shared {
     /// The host threads that have entered a store; one that has entered two is there twice.
     pub inside: Mutex<Vec<u64>>,
     pub limits: Limits,
+    /// See `shadow`; compiled when first needed.
+    pub probe: OnceLock<Result<Module, String>>,
 }
 
 impl Shared {

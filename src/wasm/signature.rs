@@ -57,7 +57,7 @@ impl Signature {
             }
             if arg.kind >= c::WASMTIME_FUNCREF {
                 // SAFETY: a reference of whatever kind begins with its store's number, 0 for null.
-                let from = unsafe { bridge::store_of((&raw const arg.of).cast()) };
+                let from = unsafe { bridge::store_of(&raw const arg.of) };
                 if from != 0 && from != store_id {
                     return Err(format!("argument {i} refers to something in another store"));
                 }

@@ -7,7 +7,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{NonNull, null, null_mut};
 use std::sync::{Arc, Mutex};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 
 use wasmtime::Store;
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t};
@@ -16,6 +16,7 @@ use super::activation::{StoreWords, ThreadWord, Words};
 use super::doors::Doors;
 use super::fiber::Fiber;
 use super::policy::Policy;
+use super::shadow::Shadow;
 use super::shared::Shared;
 use super::signature::Signature;
 use super::{bridge, preempt};
@@ -46,7 +47,7 @@ pub struct Strand {
     queued: AtomicBool,
 
     store: UnsafeCell<Option<Box<wasmtime_store_t>>>,
-    /// The number that this store's functions carry; 0 for host fibers.
+    /// The number that this store's functions carry; 0 while there is no store.
     pub store_id: u64,
     /// The store's words, what they are while no fiber is loaded, and the fiber whose words they are
     /// now (invariant **loaded**: it has not ended; all others' words are in their `Fiber`).
@@ -56,6 +57,12 @@ pub struct Strand {
     /// The functions that were spawned lately: their `VMFuncRef`s, which stay where they are while the
     /// store lives.
     pub signatures: Mutex<Vec<(usize, Arc<Signature>)>>,
+
+    /// The instances that its fibers share, and the largest stack that a fiber may ask for in them.
+    pub shadows: UnsafeCell<Vec<Shadow>>,
+    pub shadow_limit: AtomicU64,
+    /// Fibers that lost their turn, and so may be in the middle of anything.
+    pub preempted: Cell<usize>,
 }
 
 // SAFETY: as for `Fiber`: a field is immutable, atomic, locked, or the owner's. Ownership is handed over
@@ -86,6 +93,9 @@ impl Strand {
             base: Cell::new(None),
             loaded: Cell::new(null()),
             signatures: Mutex::default(),
+            shadows: UnsafeCell::default(),
+            shadow_limit: AtomicU64::new(u64::MAX),
+            preempted: Cell::new(0),
         }
     }
 
@@ -114,16 +124,13 @@ impl Strand {
         self.base.set(Some(unsafe { words.read() }));
     }
 
-    /// The running fiber has made a store that only it uses: sets the limits of its stack there.
-    pub fn adopt(&self, fiber: &Fiber, words: StoreWords) {
+    /// The running fiber, which is alone, has made a store: it is the strand's from now on.
+    pub fn adopt(&self, fiber: &Fiber, mut own: Box<wasmtime_store_t>) {
+        let words = StoreWords::of(bridge::store(&mut own));
+        // SAFETY: the running fiber owns the strand, and there was no store that anybody could use.
+        unsafe { *self.store.get() = Some(own) };
         self.set_words(words);
         self.load(fiber);
-    }
-
-    /// The running fiber is about to drop the store that it made.
-    pub fn abandon(&self) {
-        self.words.set(None);
-        self.loaded.set(null());
     }
 
     /// The store.
@@ -149,8 +156,12 @@ impl Strand {
         let n = if handle { HANDLE } else { 1 };
         // AcqRel: what all other users did happened before the drop.
         if self.users.fetch_sub(n, Ordering::AcqRel) == n {
-            // SAFETY: no fiber and no handle is left, so nobody can reach the store.
-            drop(unsafe { (*self.store.get()).take() });
+            // SAFETY: no fiber and no handle is left, so nobody can reach the store. The guards in its
+            // memory go before it does.
+            unsafe {
+                (*self.shadows.get()).clear();
+                drop((*self.store.get()).take());
+            }
         }
     }
 
@@ -215,6 +226,7 @@ impl Strand {
             }
             let fresh = || Words::fresh(&base, fiber.stack_limit, fiber.guard);
             words.write(&fiber.words.get().unwrap_or_else(fresh));
+            self.swap_pointers(last.as_ref(), Some(fiber));
         }
     }
 
@@ -227,6 +239,7 @@ impl Strand {
             if let Some(last) = self.loaded.replace(null()).as_ref() {
                 last.words.set(Some(words.read()));
                 words.write(&base);
+                self.swap_pointers(Some(last), None);
             }
         }
     }
@@ -241,6 +254,9 @@ impl Strand {
     #[inline(always)]
     fn resume(&self, fiber: &Fiber, worker: &Worker<Strand>, thread: ThreadWord) -> Option<Suspend> {
         self.load(fiber);
+        if fiber.was_preempted.take() {
+            self.preempted.set(self.preempted.get() - 1);
+        }
         fiber.resumed_at.set(self.shared.scheduler.tick());
         worker.counters().count_switch();
         worker.user().set((&raw const *fiber).cast());
@@ -270,6 +286,7 @@ impl Strand {
         if std::ptr::eq(self.loaded.get(), Arc::as_ptr(&fiber)) {
             self.unload();
         }
+        self.unequip(&fiber);
         let shared = &self.shared;
         worker.counters().add_active(-1);
         // Before anybody can see that it has ended: who has joined it finds it counted.
@@ -337,6 +354,8 @@ impl Runnable for Strand {
                 }
                 Some(Suspend::Preempt) => {
                     counters.count_preemption();
+                    fiber.was_preempted.set(true);
+                    this.preempted.set(this.preempted.get() + 1);
                     // SAFETY: as above.
                     unsafe { mailbox.push(next) };
                     if !this.doors.hand_over() {
