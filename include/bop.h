@@ -7,6 +7,8 @@
  *   spawning   bop_spawn*         a Wasm function, a C function, or a fresh instance, as a fiber
  *   fibers     bop_fiber_*        join, results, cancel, state
  *   inside     bop_yield, bop_sleep, bop_park, bop_current, ...
+ *   channels   bop_channel_*      between fibers of any store and plain threads
+ *   guests     bop_linker_define  the same for guests: what bop_guest.h declares
  *   hooks      wasmtime_tls_*, bop_activation_*   for hosts with coroutines of their own
  *
  * Ownership: an object belongs to whoever got it from a function named _new, _clone or spawn, and
@@ -84,6 +86,10 @@ typedef enum {
    * objects, and a collection would not see what the suspended fiber refers to.
    */
   BOP_STORE_HAS_GC = 7,
+  /**
+   * The channel is closed; to a receiver: and nothing is left in it.
+   */
+  BOP_CLOSED = 8,
 } bop_status_t;
 
 /**
@@ -200,6 +206,13 @@ typedef enum {
    */
   BOP_TRAP_POISON = 1,
 } bop_trap_policy_t;
+
+/**
+ * A bounded queue of 64-bit values, with any number of senders and receivers: fibers of any store and
+ * runtime, and plain threads. Who has waited longest is served first. Handles are counted: each is
+ * deleted once.
+ */
+typedef struct bop_channel_t bop_channel_t;
 
 /**
  * Options of a runtime. `bop_runtime_new` takes it. Not to be used by two threads at once.
@@ -398,6 +411,107 @@ typedef struct {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * Makes a channel that holds up to `capacity` values. With 0, a sender waits until a receiver takes its
+ * value.
+ *
+ * Returns: NULL and the channel in `*out`, or an error: no memory for so many, a NULL.
+ * Ownership: the handle is the caller's, until `bop_channel_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `out` is NULL or writable.
+ */
+wasmtime_error_t *bop_channel_new(size_t capacity,
+                                  bop_channel_t **out);
+
+/**
+ * Sends a value; waits while the channel is full.
+ *
+ * Returns: `BOP_OK`; else the value was not sent: `BOP_CLOSED`; `BOP_CANCELLED`; `BOP_NOT_ALLOWED`;
+ * `BOP_STORE_HAS_GC`; `BOP_INVALID`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: `channel` is NULL or a live handle.
+ */
+bop_status_t bop_channel_send(bop_channel_t *channel, uint64_t value);
+
+/**
+ * As `bop_channel_send`, but waits no longer than until `deadline` (see `bop_now`); 0 does not wait.
+ *
+ * Returns: as `bop_channel_send`, and `BOP_TIMEOUT`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: As for `bop_channel_send`.
+ */
+bop_status_t bop_channel_send_until(bop_channel_t *channel,
+                                    uint64_t value,
+                                    uint64_t deadline);
+
+/**
+ * Receives the oldest value; waits while there is none.
+ *
+ * Returns: `BOP_OK` and the value in `*value` (which may be NULL). Else `*value` is left alone:
+ * `BOP_CLOSED`; `BOP_CANCELLED`; `BOP_NOT_ALLOWED`; `BOP_STORE_HAS_GC`; `BOP_INVALID`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: `channel` is NULL or a live handle; `value` is NULL or writable.
+ */
+bop_status_t bop_channel_receive(bop_channel_t *channel, uint64_t *value);
+
+/**
+ * As `bop_channel_receive`, but waits no longer than until `deadline` (see `bop_now`); 0 does not wait.
+ *
+ * Returns: as `bop_channel_receive`, and `BOP_TIMEOUT`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: As for `bop_channel_receive`.
+ */
+bop_status_t bop_channel_receive_until(bop_channel_t *channel,
+                                       uint64_t *value,
+                                       uint64_t deadline);
+
+/**
+ * Closes a channel: nothing more can be sent, what is in it can be received, and all who wait are woken.
+ *
+ * Returns: `BOP_OK`; `BOP_CLOSED` if it was closed already; `BOP_INVALID`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `channel` is NULL or a live handle.
+ */
+bop_status_t bop_channel_close(bop_channel_t *channel);
+
+/**
+ * How many values are in a channel.
+ *
+ * Returns: the number at the moment; 0 for NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `channel` is NULL or a live handle.
+ */
+size_t bop_channel_length(const bop_channel_t *channel);
+
+/**
+ * A second handle on a channel.
+ *
+ * Returns: the handle; NULL for NULL.
+ * Ownership: the caller's, until `bop_channel_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `channel` is NULL or a live handle.
+ */
+bop_channel_t *bop_channel_clone(const bop_channel_t *channel);
+
+/**
+ * Lets go of a handle. The channel goes with the last one, and with it what is in it: it is not
+ * closed by that. Who waits in a call keeps it. NULL is fine.
+ *
+ * Ownership: takes the handle.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `channel` is NULL or the caller's handle.
+ */
+void bop_channel_delete(bop_channel_t *channel);
 
 /**
  * Options with their defaults.
@@ -651,6 +765,19 @@ bop_fiber_t *bop_fiber_clone(const bop_fiber_t *fiber);
  * Requires: `fiber` is NULL or the caller's handle.
  */
 void bop_fiber_detach(bop_fiber_t *fiber);
+
+/**
+ * Defines the module `bop` in a linker: what `bop_guest.h` declares, with which a guest spawns fibers of
+ * its own instance, waits, and passes values through channels. The instance must be shared
+ * (`bop_store_share`), or be alone in its store and prepared (`bop_module_prepare`), or keep no stack in
+ * its memory.
+ *
+ * Returns: NULL, or an error: one of the names is defined already, a NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `linker` is NULL or live.
+ */
+wasmtime_error_t *bop_linker_define(wasmtime_linker_t *linker);
 
 /**
  * Prepares the calling thread for Wasm: signal stack, trap handling. Wasmtime does it at the first

@@ -6,8 +6,10 @@
 
 #![allow(non_camel_case_types)] // the names are C's
 
+mod channel;
 mod config;
 mod fiber;
+mod guest;
 mod hooks;
 mod inside;
 mod module;
@@ -24,8 +26,10 @@ use std::ptr::null_mut;
 
 use wasmtime_c_api::wasmtime_error_t;
 
+pub use channel::*;
 pub use config::*;
 pub use fiber::*;
+pub use guest::*;
 pub use hooks::*;
 pub use inside::*;
 pub use module::*;

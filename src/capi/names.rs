@@ -28,6 +28,8 @@ pub enum bop_status_t {
     /// The fiber may not be suspended: its store has other fibers and a heap of garbage-collected
     /// objects, and a collection would not see what the suspended fiber refers to.
     BOP_STORE_HAS_GC = 7,
+    /// The channel is closed; to a receiver: and nothing is left in it.
+    BOP_CLOSED = 8,
 }
 
 /// How a fiber ended.
@@ -95,6 +97,7 @@ impl From<Status> for bop_status_t {
             Status::NotFiber => Self::BOP_NOT_FIBER,
             Status::NotAllowed => Self::BOP_NOT_ALLOWED,
             Status::StoreHasGc => Self::BOP_STORE_HAS_GC,
+            Status::Closed => Self::BOP_CLOSED,
         }
     }
 }
@@ -155,6 +158,7 @@ pub extern "C" fn bop_status_name(status: bop_status_number) -> *const c_char {
         c"not allowed here",
         c"invalid handle",
         c"the store has a GC heap",
+        c"closed",
     ];
     name(&names, status)
 }

@@ -1,6 +1,9 @@
 //! Runtimes: set-up, life, spawning, waiting, statistics.
 
+pub mod channel;
+pub mod guest;
 mod life;
+mod queue;
 pub mod share;
 pub mod spawn;
 pub mod wait;

@@ -30,7 +30,8 @@ pub unsafe fn share(strand: &Arc<Strand>, instance: *const Instance, plan: &Plan
         Err("the store has fibers already, which would go on without a stack of their own".into())
     } else {
         // SAFETY: per contract.
-        strand.share(unsafe { *instance }, plan)
+        let instance = unsafe { *instance };
+        strand.share(plan, None, |store, name| instance.get_export(store, name))
     };
     if !entered {
         strand.exit()?;

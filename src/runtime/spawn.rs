@@ -112,6 +112,20 @@ pub unsafe fn call(
     start(strand, guest::call(func, args, signature, options.shadow_stack), options)
 }
 
+/// Runs `func`, of the strand's store, with one i32, as the guest wants it that runs.
+pub fn guest_call(
+    strand: &Arc<Strand>,
+    func: Func,
+    arg: i32,
+    signature: Arc<Signature>,
+) -> Result<Arc<Fiber>, String> {
+    let arg = wasmtime_val_t { kind: wasmtime_c_api::WASMTIME_I32, of: wasmtime_val_union { i32: arg } };
+    if strand.has_gc_heap() {
+        return Err(ONE_FIBER.into());
+    }
+    start(strand, guest::call(func, vec![arg], signature, None), &Options::default())
+}
+
 impl Runtime {
     /// Hands a store to this runtime.
     pub fn store(&self, mut own: Box<wasmtime_store_t>) -> Result<Arc<Strand>, String> {

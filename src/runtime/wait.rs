@@ -9,7 +9,7 @@ use crate::fiber::state::Signal;
 use crate::fiber::switch::Suspend;
 use crate::sched::timers::{Expire, Key};
 use crate::sys::clock;
-use crate::wasm::end::Event;
+use crate::wasm::end::{Event, Wake};
 use crate::wasm::fiber::{Fiber, current};
 
 use super::on_worker;
@@ -23,6 +23,7 @@ pub enum Status {
     NotFiber,
     NotAllowed,
     StoreHasGc,
+    Closed,
 }
 
 #[inline]
@@ -80,7 +81,7 @@ impl Drop for Timer<'_> {
     }
 }
 
-/// Waits until something signals the fiber. `permit`: an unpark counts.
+/// Waits until something signals the fiber (also that signal which came before). `permit`: an unpark counts.
 fn suspend(fiber: &Fiber, permit: bool) {
     fiber.word.interest(permit);
     fiber.suspend(Suspend::Park);
@@ -159,47 +160,100 @@ pub fn park_until(deadline: Option<u64>) -> Status {
     }
 }
 
+/// Who calls, and waits for something that others bring about: a fiber, or a plain thread.
+pub enum Waiter {
+    Fiber(&'static Fiber),
+    Thread(Arc<Event>),
+}
+
+impl Waiter {
+    /// Is the caller a fiber that was cancelled?
+    pub fn cancelled() -> bool {
+        current().is_some_and(Fiber::cancelled)
+    }
+
+    /// The caller, if it may wait: not for what is due already.
+    pub fn here(deadline: Option<u64>) -> Result<Waiter, Status> {
+        let Some(fiber) = current() else {
+            if on_worker() {
+                return Err(Status::NotAllowed);
+            }
+            return Ok(Waiter::Thread(Arc::default()));
+        };
+        if fiber.cancelled() {
+            return Err(Status::Cancelled);
+        }
+        if deadline.is_some_and(|deadline| clock::now() >= deadline) {
+            return Err(Status::Timeout);
+        }
+        may_suspend(fiber)?;
+        Ok(Waiter::Fiber(fiber))
+    }
+
+    /// What wakes it.
+    pub fn waker(&self) -> Arc<dyn Wake> {
+        match self {
+            Waiter::Fiber(fiber) => reference(fiber),
+            Waiter::Thread(event) => Arc::clone(event) as Arc<dyn Wake>,
+        }
+    }
+
+    /// Waits until `done`, which is asked whenever the waker was used.
+    pub fn wait(&self, deadline: Option<u64>, mut done: impl FnMut() -> bool) -> Status {
+        match self {
+            Waiter::Fiber(fiber) => {
+                let timer = Timer::new(fiber, deadline);
+                loop {
+                    suspend(fiber, false);
+                    if done() {
+                        return Status::Ok;
+                    }
+                    if fiber.cancelled() {
+                        return Status::Cancelled;
+                    }
+                    if timer.is_due() {
+                        return Status::Timeout;
+                    }
+                }
+            }
+            Waiter::Thread(event) => loop {
+                let in_time = event.wait(deadline);
+                event.reset();
+                if done() {
+                    return Status::Ok;
+                }
+                if !in_time {
+                    return Status::Timeout;
+                }
+            },
+        }
+    }
+}
+
 /// Waits for the end of `other`.
 pub fn join_until(other: &Arc<Fiber>, deadline: Option<u64>) -> Status {
     if other.word.finished() {
         return Status::Ok;
     }
-    let Some(fiber) = current() else {
-        if on_worker() || other.strand.doors.held_here() {
-            return Status::NotAllowed;
-        }
-        let event = Arc::new(Event::default());
-        if other.add_joiner(event.clone()) && !event.wait(deadline) {
-            other.remove_joiner(Arc::as_ptr(&event).cast());
-            return Status::Timeout;
-        }
-        return Status::Ok;
+    let myself = match current() {
+        Some(fiber) => std::ptr::eq(fiber, Arc::as_ptr(other)) || !Arc::ptr_eq(fiber.shared(), other.shared()),
+        None => other.strand.doors.held_here(),
     };
-    if std::ptr::eq(fiber, Arc::as_ptr(other)) || !Arc::ptr_eq(fiber.shared(), other.shared()) {
+    if myself {
         return Status::NotAllowed;
     }
-    if fiber.cancelled() {
-        return Status::Cancelled;
-    }
-    if let Err(status) = may_suspend(fiber) {
-        return status;
-    }
-    if !other.add_joiner(reference(fiber)) {
+    let waiter = match Waiter::here(deadline) {
+        Ok(waiter) => waiter,
+        Err(status) => return status,
+    };
+    let waker = waiter.waker();
+    let name = Arc::as_ptr(&waker).cast();
+    if !other.add_joiner(waker) {
         return Status::Ok;
     }
-    let timer = Timer::new(fiber, deadline);
-    let status = loop {
-        if timer.is_due() {
-            break Status::Timeout;
-        }
-        suspend(fiber, false);
-        if other.word.finished() {
-            return Status::Ok;
-        }
-        if fiber.cancelled() {
-            break Status::Cancelled;
-        }
-    };
-    other.remove_joiner((&raw const *fiber).cast());
+    let status = waiter.wait(deadline, || other.word.finished());
+    if status != Status::Ok {
+        other.remove_joiner(name);
+    }
     status
 }

@@ -79,7 +79,7 @@ pub struct Words {
 }
 
 /// The address of a store's `VMStoreContext`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreWords(*mut u8);
 
 macro_rules! words {

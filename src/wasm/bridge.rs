@@ -6,10 +6,10 @@
 
 use std::mem::{align_of, size_of};
 
-use wasmtime::{Config, Engine, Error, InstancePre, Store, StoreContextMut};
+use wasmtime::{Config, Engine, Error, InstancePre, Linker, Memory, Store, StoreContextMut};
 use wasmtime_c_api::{
     WasmtimeStoreData, wasm_config_t, wasm_engine_t, wasm_trap_t, wasmtime_error_t,
-    wasmtime_instance_pre_t, wasmtime_store_t,
+    wasmtime_instance_pre_t, wasmtime_linker_t, wasmtime_store_t,
 };
 
 macro_rules! same_layout {
@@ -27,6 +27,7 @@ same_layout! {
     wasmtime_error_t, Error;
     wasmtime_store_t, Store<WasmtimeStoreData>;
     wasmtime_instance_pre_t, InstancePre<WasmtimeStoreData>;
+    wasmtime_linker_t, Linker<WasmtimeStoreData>;
     Store<()>, *mut ();
     Option<StoreContextMut<'static, ()>>, *mut ();
 }
@@ -72,6 +73,12 @@ pub fn instance_pre(pre: &wasmtime_instance_pre_t) -> &InstancePre<WasmtimeStore
     unsafe { &*(&raw const *pre).cast() }
 }
 
+/// The linker in a C box.
+pub fn linker(linker: &mut wasmtime_linker_t) -> &mut Linker<WasmtimeStoreData> {
+    // SAFETY: same layout, and the borrow goes on.
+    unsafe { &mut *(&raw mut *linker).cast() }
+}
+
 /// The address of the store's innards, which is what C calls a `wasmtime_context_t *`.
 pub fn context_address<T>(context: &StoreContextMut<'_, T>) -> *mut u8 {
     // SAFETY: `StoreContextMut` is `repr(transparent)` over a reference; the address is only copied.
@@ -98,4 +105,14 @@ pub unsafe fn store_of<T>(item: *const T) -> u64 {
     // SAFETY: both are `repr(C)` and start with their store's number (`wasmtime_func_t` and
     // `wasmtime_instance_t` say so).
     unsafe { *item.cast::<u64>() }
+}
+
+/// A number that no other memory of the same store has.
+pub fn memory_number(memory: Memory) -> u64 {
+    const _: () = assert!(size_of::<Memory>() == 24);
+    let at = (&raw const memory).cast::<u32>();
+    // SAFETY: `Memory` is `repr(C)`: its store's number, its instance's, a gap, and its own in there
+    // (`wasmtime_memory_t` says so).
+    let (instance, index) = unsafe { (*at.add(2), *at.add(4)) };
+    u64::from(instance) << 32 | u64::from(index)
 }

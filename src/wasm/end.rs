@@ -81,6 +81,11 @@ impl Event {
         }
         true
     }
+
+    /// Makes it wait again. Only who waits for it calls this.
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 impl Wake for Event {

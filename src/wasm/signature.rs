@@ -36,6 +36,11 @@ impl Signature {
         self.plain
     }
 
+    /// Is it one that a guest may spawn: an i32, and an i32 or nothing in return?
+    pub fn is_guest_entry(&self) -> bool {
+        matches!(self.params[..], [ValType::I32]) && matches!(self.results[..], [] | [ValType::I32])
+    }
+
     /// Copies arguments if they fit; `store_id` is that of the function's store, 0 if there is none
     /// yet.
     ///

@@ -4,6 +4,7 @@
 //! up when none is ready, when the turn has been long enough and others wait, or when a fiber was
 //! preempted. Between two fibers of one strand there is no atomic read-modify-write at all.
 
+use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{NonNull, null, null_mut};
 use std::sync::{Arc, Mutex};
@@ -61,6 +62,8 @@ pub struct Strand {
     /// The instances that its fibers share, and the largest stack that a fiber may ask for in them.
     pub shadows: UnsafeCell<Vec<Shadow>>,
     pub shadow_limit: AtomicU64,
+    /// What the runtime keeps for the guests of this store. The owner's.
+    pub guest: UnsafeCell<Option<Box<dyn Any + Send>>>,
     /// Fibers that lost their turn, and so may be in the middle of anything.
     pub preempted: Cell<usize>,
 }
@@ -95,6 +98,7 @@ impl Strand {
             signatures: Mutex::default(),
             shadows: UnsafeCell::default(),
             shadow_limit: AtomicU64::new(u64::MAX),
+            guest: UnsafeCell::default(),
             preempted: Cell::new(0),
         }
     }
@@ -160,6 +164,8 @@ impl Strand {
             // memory go before it does.
             unsafe {
                 (*self.shadows.get()).clear();
+                // It may hold fibers of this strand, which hold the strand.
+                drop((*self.guest.get()).take());
                 drop((*self.store.get()).take());
             }
         }
@@ -168,6 +174,11 @@ impl Strand {
     /// Fibers that have not ended.
     pub fn fibers(&self) -> usize {
         self.users.load(Ordering::Relaxed) & (HANDLE - 1)
+    }
+
+    /// Is this the context of the strand's store?
+    pub fn is_store_of(&self, context: *mut bridge::wasmtime_context_t) -> bool {
+        self.words.get().is_some_and(|words| words == StoreWords::of_context(context))
     }
 
     /// Does the store hold objects that a collection must find (W9)? Read from outside as well; the

@@ -1,59 +1,64 @@
 //! Where an instance keeps its stack pointer, so that it can be switched by a load and a store.
 
-use wasmtime::{Func, Global, Instance, Memory, Module, Store, Val, ValType};
+use wasmtime::{Extern, Global, Instance, Memory, Module, Store, Val, ValType};
 use wasmtime_c_api::WasmtimeStoreData;
 use wasmtime_environ::{GlobalIndex, HostPtr, MemoryIndex, PtrSize, VMOffsets, VMOffsetsFields};
 
 use super::region::{Allocator, Definition, WASM_PAGE};
-use super::{Plan, expose, find};
+use super::{Plan, Source, expose, find};
 use crate::wasm::shared::Shared;
 
-/// The stack pointer of an instance, and the memory that it points into.
-pub fn exports(
-    store: &mut Store<WasmtimeStoreData>,
-    instance: Instance,
-    plan: &Plan,
-) -> Result<(Global, Memory), String> {
-    let names = |chosen: &Option<String>, usual: [&str; 2]| match chosen {
-        Some(name) => vec![name.clone()],
-        None => usual.map(String::from).into(),
-    };
-    let globals = names(&plan.stack_pointer, [expose::OUR_STACK_POINTER, find::STACK_POINTER]);
-    let global = globals.iter().find_map(|name| instance.get_global(&mut *store, name));
-    let global = global.ok_or_else(|| {
-        format!("the instance exports no global {}: see bop_module_prepare", globals.join(" or "))
-    })?;
-    let ty = global.ty(&mut *store);
-    if !matches!(ty.content(), ValType::I32) || !ty.mutability().is_var() {
-        return Err("the stack pointer is no mutable i32".into());
-    }
-    let memories = names(&plan.memory, ["memory", expose::OUR_MEMORY]);
-    let memory = memories.iter().find_map(|name| instance.get_memory(&mut *store, name));
-    let memory = memory.ok_or_else(|| {
-        format!("the instance exports no memory {} of its own", memories.join(" or "))
-    })?;
-    let ty = memory.ty(&mut *store);
-    if ty.is_64() || ty.is_shared() || ty.page_size() != WASM_PAGE {
-        return Err("stacks can be had in 32-bit memories of 64 KiB pages only".into());
-    }
-    Ok((global, memory))
+/// What is used of an instance.
+pub struct Exports {
+    pub global: Global,
+    pub memory: Memory,
+    pub allocator: Option<Allocator>,
 }
 
-/// The guest's allocator.
-pub fn allocator(
-    store: &mut Store<WasmtimeStoreData>,
-    instance: Instance,
-    allocate: &str,
-    release: &str,
-) -> Result<Allocator, String> {
-    let func = |store: &mut Store<WasmtimeStoreData>, name: &str| -> Result<Func, String> {
-        let func = instance.get_func(store, name);
-        func.ok_or_else(|| format!("the instance exports no function {name:?}"))
-    };
-    let wrong = |e: wasmtime::Error| format!("the allocator can't be called: {e:#}");
-    let allocate = func(store, allocate)?.typed(&*store).map_err(wrong)?;
-    let release = func(store, release)?.typed(&*store).map_err(wrong)?;
-    Ok(Allocator { allocate, release })
+impl Exports {
+    /// Those that the plan names; `get` finds an export of the instance.
+    pub fn find(
+        store: &mut Store<WasmtimeStoreData>,
+        plan: &Plan,
+        get: impl Fn(&mut Store<WasmtimeStoreData>, &str) -> Option<Extern>,
+    ) -> Result<Exports, String> {
+        let names = |chosen: &Option<String>, usual: [&str; 2]| match chosen {
+            Some(name) => vec![name.clone()],
+            None => usual.map(String::from).into(),
+        };
+        let globals = names(&plan.stack_pointer, [expose::OUR_STACK_POINTER, find::STACK_POINTER]);
+        let global = globals.iter().find_map(|name| get(store, name)?.into_global());
+        let global = global.ok_or_else(|| {
+            format!("the instance exports no global {}: see bop_module_prepare", globals.join(" or "))
+        })?;
+        let ty = global.ty(&mut *store);
+        if !matches!(ty.content(), ValType::I32) || !ty.mutability().is_var() {
+            return Err("the stack pointer is no mutable i32".into());
+        }
+        let memories = names(&plan.memory, ["memory", expose::OUR_MEMORY]);
+        let memory = memories.iter().find_map(|name| get(store, name)?.into_memory());
+        let memory = memory
+            .ok_or_else(|| format!("the instance exports no memory {} of its own", memories.join(" or ")))?;
+        let ty = memory.ty(&mut *store);
+        if ty.is_64() || ty.is_shared() || ty.page_size() != WASM_PAGE {
+            return Err("stacks can be had in 32-bit memories of 64 KiB pages only".into());
+        }
+        let allocator = match &plan.source {
+            Source::Grow => None,
+            Source::Allocator { allocate, release } => {
+                let mut func = |name: &str| {
+                    let func = get(store, name).and_then(Extern::into_func);
+                    func.ok_or_else(|| format!("the instance exports no function {name:?}"))
+                };
+                let (allocate, release) = (func(allocate)?, func(release)?);
+                let wrong = |e: wasmtime::Error| format!("the allocator can't be called: {e:#}");
+                let allocate = allocate.typed(&*store).map_err(wrong)?;
+                let release = release.typed(&*store).map_err(wrong)?;
+                Some(Allocator { allocate, release })
+            }
+        };
+        Ok(Exports { global, memory, allocator })
+    }
 }
 
 /// `(module (import "" "" (memory 0)) (import "" "" (global (mut i32))) (func (export "f")))`

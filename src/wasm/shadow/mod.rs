@@ -32,15 +32,20 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use wasmtime::{Error, Instance, Store, Trap};
+use wasmtime::{Error, Extern, Store, Trap};
 use wasmtime_c_api::WasmtimeStoreData;
 
 use super::fiber::{self, Fiber};
 use super::shared::Shared;
 use super::strand::Strand;
 use crate::fiber::switch::Suspend;
-use region::{Region, Regions};
+use locate::Exports;
 pub use region::Source;
+use region::{Region, Regions};
+
+/// What compiled code keeps below its stack pointer: LLVM lets a function that calls none use 128 bytes
+/// without moving it.
+const RED_ZONE: u32 = 128;
 
 /// How an instance is to be shared.
 #[derive(Clone, Debug)]
@@ -82,7 +87,8 @@ pub struct Shadow {
 /// A fiber's stack in one of the shared instances.
 #[derive(Debug)]
 pub struct Frame {
-    region: Region,
+    /// `None`: it is the instance's own stack.
+    region: Option<Region>,
     /// The global's value for this fiber, while another one is in it.
     pointer: Cell<u32>,
     /// The addresses of the guard below the region.
@@ -91,26 +97,20 @@ pub struct Frame {
 
 impl Shadow {
     /// Finds what must be switched. The caller owns the store.
-    pub fn new(
+    fn new(
         shared: &Shared,
         store: &mut Store<WasmtimeStoreData>,
-        instance: Instance,
+        exports: Exports,
         plan: &Plan,
         others: &[Shadow],
     ) -> Result<Shadow, String> {
-        let (global, memory) = locate::exports(store, instance, plan)?;
+        let Exports { global, memory, allocator } = exports;
         let (pointer, definition) = locate::addresses(shared, store, global, memory)?;
         if others.iter().any(|other| std::ptr::eq(other.pointer, pointer)) {
             return Err("the instance's stack pointer is shared already".into());
         }
-        let source = match &plan.source {
-            Source::Grow => region::From::Grow,
-            Source::Allocator { allocate, release } => {
-                region::From::Allocator(locate::allocator(store, instance, allocate, release)?)
-            }
-        };
-        let how = shared.pool.guard();
-        let mut regions = Regions::new(store, memory, definition, source, plan, how)?;
+        let guard = shared.pool.guard();
+        let mut regions = Regions::new(store, memory, definition, allocator, plan, guard)?;
         // SAFETY: just found, and verified; the caller owns the store.
         let base = Cell::new(unsafe { *pointer });
         regions.reserve(store, plan.reserve)?;
@@ -122,7 +122,7 @@ impl Shadow {
         let mut regions = self.regions.borrow_mut();
         let region = regions.take(store, size)?;
         let (pointer, guard) = (Cell::new(region.top()), regions.guard_of(&region));
-        Ok(Frame { region, pointer, guard })
+        Ok(Frame { region: Some(region), pointer, guard })
     }
 }
 
@@ -136,17 +136,42 @@ impl fmt::Display for Overrun {
     }
 }
 
+impl Frame {
+    /// Has the stack pointer left the region?
+    #[inline]
+    fn is_left_by(&self, pointer: u32) -> bool {
+        self.region.as_ref().is_some_and(|region| pointer < region.low)
+    }
+}
+
 impl Strand {
-    /// Shares an instance among the fibers to come. The caller owns the strand, and there are no fibers but
-    /// perhaps the one that calls.
-    pub fn share(&self, instance: Instance, plan: &Plan) -> Result<(), String> {
+    /// Shares an instance, of which `get` finds exports, among the fibers to come. The caller owns the strand.
+    /// There are no fibers; or only `fiber`, which runs, and stays on the stack that it has.
+    pub fn share(
+        &self,
+        plan: &Plan,
+        fiber: Option<&Fiber>,
+        get: impl Fn(&mut Store<WasmtimeStoreData>, &str) -> Option<Extern>,
+    ) -> Result<(), String> {
         // SAFETY: the caller owns the strand.
         let (store, shadows) = unsafe { (self.store(), &mut *self.shadows.get()) };
-        let shadow = Shadow::new(&self.shared, store, instance, plan, shadows)?;
+        let exports = Exports::find(store, plan, get)?;
+        let shadow = Shadow::new(&self.shared, store, exports, plan, shadows)?;
+        if let Some(fiber) = fiber {
+            let frame = Frame { region: None, pointer: shadow.base.clone(), guard: (0, 0) };
+            // SAFETY: the running fiber's own.
+            unsafe { (*fiber.frames.get()).push(frame) };
+        }
         let limit = shadow.regions.borrow().largest();
         self.shadow_limit.fetch_min(limit, Ordering::Relaxed);
         shadows.push(shadow);
         Ok(())
+    }
+
+    /// Does it share any instance? The caller owns the strand.
+    pub fn shares(&self) -> bool {
+        // SAFETY: per contract.
+        !unsafe { self.shared_instances() }.is_empty()
     }
 
     /// # Safety
@@ -196,13 +221,20 @@ impl Strand {
         Ok(())
     }
 
-    /// Takes the stacks of a fiber that has ended back. The caller owns the strand, and the fiber is not
-    /// the loaded one.
+    /// Takes the stacks of a fiber that has ended back. The caller owns the strand, and no fiber is
+    /// loaded.
     pub fn unequip(&self, fiber: &Fiber) {
         // SAFETY: the owner of both.
         let (shadows, frames) = unsafe { (self.shared_instances(), &mut *fiber.frames.get()) };
         for (shadow, frame) in shadows.iter().zip(frames.drain(..)) {
-            shadow.regions.borrow_mut().put(frame.region);
+            match frame.region {
+                Some(region) => shadow.regions.borrow_mut().put(region),
+                None => {
+                    shadow.base.set(frame.pointer.get());
+                    // SAFETY: see `Shadow`; no fiber is loaded.
+                    unsafe { *shadow.pointer = frame.pointer.get() };
+                }
+            }
         }
     }
 
@@ -217,8 +249,12 @@ impl Strand {
                 match last.and_then(|fiber| Some((fiber, fiber.frame(i)?))) {
                     Some((fiber, frame)) => {
                         frame.pointer.set(now);
-                        if now < frame.region.low {
+                        if frame.is_left_by(now) {
                             fiber.overrun();
+                        }
+                        if frame.region.is_none() {
+                            // Below what lies suspended there.
+                            shadow.base.set(now.wrapping_sub(RED_ZONE) & !15);
                         }
                     }
                     None => shadow.base.set(now),
@@ -254,10 +290,10 @@ impl Fiber {
         // SAFETY: the running fiber; see `Shadow` for the pointer.
         unsafe {
             let shadows = self.strand.shared_instances();
-            let below = |(shadow, frame): (&Shadow, &Frame)| *shadow.pointer < frame.region.low;
+            let left = |(shadow, frame): (&Shadow, &Frame)| frame.is_left_by(*shadow.pointer);
             let frames = &*self.frames.get();
-            let left = self.overran.load(Ordering::Relaxed) || shadows.iter().zip(frames).any(below);
-            let size = frames.iter().map(|frame| frame.region.size).max()?;
+            let left = self.overran.load(Ordering::Relaxed) || shadows.iter().zip(frames).any(left);
+            let size = frames.iter().filter_map(|frame| Some(frame.region.as_ref()?.size)).max()?;
             left.then(|| Error::from(Trap::StackOverflow).context(Overrun(size)))
         }
     }

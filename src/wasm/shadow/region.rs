@@ -38,12 +38,6 @@ pub struct Allocator {
     pub release: TypedFunc<i32, ()>,
 }
 
-/// Where regions come from.
-pub enum From {
-    Grow,
-    Allocator(Allocator),
-}
-
 /// Wasmtime's `VMMemoryDefinition`.
 #[derive(Clone, Copy)]
 pub struct Definition(pub *const u8);
@@ -88,7 +82,8 @@ impl Region {
 pub struct Regions {
     memory: Memory,
     definition: Definition,
-    from: From,
+    /// `None`: the memory is grown.
+    allocator: Option<Allocator>,
     default_size: u32,
     guard: u32,
     how: Guard,
@@ -107,7 +102,7 @@ impl Regions {
         store: &mut Store<WasmtimeStoreData>,
         memory: Memory,
         definition: Definition,
-        from: From,
+        allocator: Option<Allocator>,
         plan: &Plan,
         how: Guard,
     ) -> Result<Regions, String> {
@@ -123,7 +118,7 @@ impl Regions {
         let regions = Regions {
             memory,
             definition,
-            from,
+            allocator,
             default_size: plan.stack_size,
             guard,
             how,
@@ -159,7 +154,7 @@ impl Regions {
     /// Must the guest be called for a region of this size?
     pub fn calls_guest(&self, size: Option<u32>) -> bool {
         let size = self.rounded(size);
-        matches!(self.from, From::Allocator(_)) && !self.free.iter().any(|f| f.0 == size && !f.1.is_empty())
+        self.allocator.is_some() && !self.free.iter().any(|f| f.0 == size && !f.1.is_empty())
     }
 
     /// A region of `size` bytes, or of the usual size.
@@ -250,13 +245,13 @@ impl Regions {
         store: &mut Store<WasmtimeStoreData>,
         bytes: u64,
     ) -> Result<(u64, u64, u32), String> {
-        match &self.from {
-            From::Grow => {
+        match &self.allocator {
+            None => {
                 let pages = bytes.div_ceil(WASM_PAGE);
                 let old = self.memory.grow(&mut *store, pages).map_err(|e| format!("{e:#}"))?;
                 Ok((old * WASM_PAGE, pages * WASM_PAGE, 0))
             }
-            From::Allocator(allocator) => {
+            Some(allocator) => {
                 let page = u64::from(page());
                 let asked = i32::try_from(bytes + page).map_err(|_| "too much for the allocator")?;
                 let at = allocator.allocate.call(&mut *store, asked);
@@ -272,7 +267,7 @@ impl Regions {
 
     /// Gives memory back that could not be used. What has been grown stays, unused.
     fn abandon(&self, store: &mut Store<WasmtimeStoreData>, block: u32) {
-        if let From::Allocator(allocator) = &self.from {
+        if let Some(allocator) = &self.allocator {
             // There is an error to report already.
             let _ = allocator.release.call(store, block as i32);
         }

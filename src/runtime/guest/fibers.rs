@@ -1,0 +1,137 @@
+//! Fibers of a guest's own instance, and time.
+
+use std::sync::Arc;
+
+use wasmtime::{AsContextMut, Error, Extern, Linker, Ref, Result};
+use wasmtime_c_api::{WASMTIME_I32, WasmtimeStoreData};
+use wasmtime_wasi::I32Exit;
+
+use super::{Call, MODULE, Reply, check, fiber, held, write};
+use crate::runtime::{spawn, wait};
+use crate::sys::clock;
+use crate::wasm::end::Outcome;
+use crate::wasm::fiber::{Fiber, current};
+use crate::wasm::shadow::expose::{OUR_STACK_POINTER, TABLE};
+use crate::wasm::shadow::find::STACK_POINTER;
+use crate::wasm::shadow::Plan;
+
+pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
+    linker.func_wrap(MODULE, "spawn", |mut caller: Call<'_>, func: u32, arg: i32| {
+        let running = fiber(&mut caller)?;
+        if held(&running.strand, |held| held.is_full()) {
+            return Ok(0);
+        }
+        let Some(new) = start(&mut caller, running, func, arg)? else { return Ok(0) };
+        let id = new.id;
+        held(&running.strand, |held| held.fibers.insert(id, new));
+        Ok(id)
+    })?;
+    linker.func_wrap(MODULE, "go", |mut caller: Call<'_>, func: u32, arg: i32| {
+        let running = fiber(&mut caller)?;
+        let started = start(&mut caller, running, func, arg)?.is_some();
+        Ok(if started { Reply::Ok } else { Reply::Limit } as i32)
+    })?;
+    linker.func_wrap(MODULE, "join", |mut caller: Call<'_>, id: u64, result: u32| {
+        check(&mut caller, result, 4)?;
+        join(&mut caller, id, result).map(|reply| reply as i32)
+    })?;
+    linker.func_wrap(MODULE, "detach", |mut caller: Call<'_>, id: u64| {
+        let running = fiber(&mut caller)?;
+        let gone = held(&running.strand, |held| held.fibers.remove(&id));
+        Ok(if gone.is_some() { Reply::Ok } else { Reply::Invalid } as i32)
+    })?;
+    linker.func_wrap(MODULE, "self", |_: Call<'_>| current().map_or(0, |fiber| fiber.id))?;
+    linker.func_wrap(MODULE, "yield", |_: Call<'_>| Reply::from(wait::yield_now()) as i32)?;
+    linker.func_wrap(MODULE, "sleep", |_: Call<'_>, nanoseconds: u64| {
+        let deadline = clock::now().saturating_add(nanoseconds);
+        Reply::from(wait::sleep_until(deadline)) as i32
+    })?;
+    linker.func_wrap(MODULE, "now", |_: Call<'_>| clock::now())?;
+    linker.func_wrap(MODULE, "exit", |_: Call<'_>, code: i32| -> Result<()> {
+        Err(Error::from(I32Exit(code)))
+    })?;
+    Ok(())
+}
+
+/// Starts a fiber that calls the function at this index of the instance's table. `None`: there may be no
+/// more.
+fn start(
+    caller: &mut Call<'_>,
+    running: &Fiber,
+    index: u32,
+    arg: i32,
+) -> Result<Option<Arc<Fiber>>> {
+    let strand = &running.strand;
+    share(caller, running)?;
+    let table = caller.get_export(TABLE).and_then(Extern::into_table);
+    let table = table.ok_or_else(|| {
+        Error::msg(format!("bop.spawn: the instance exports no table {TABLE}: see bop_module_prepare"))
+    })?;
+    let func = match table.get(&mut *caller, index.into()) {
+        Some(Ref::Func(Some(func))) => func,
+        Some(_) => return Err(Error::msg(format!("bop.spawn: there is no function at index {index}"))),
+        None => {
+            let size = table.size(&mut *caller);
+            return Err(Error::msg(format!("bop.spawn: index {index} is beyond the table's {size}")));
+        }
+    };
+    let signature = strand.signature(func);
+    if !signature.is_guest_entry() {
+        return Err(Error::msg(format!(
+            "bop.spawn: the function at index {index} does not take one i32 and return an i32 or nothing"
+        )));
+    }
+    Ok(spawn::guest_call(strand, func, arg, signature).ok())
+}
+
+/// Before there is a second fiber: if the instance keeps a stack in its memory, each must have its own.
+fn share(caller: &mut Call<'_>, running: &Fiber) -> Result<()> {
+    let strand = &running.strand;
+    if held(strand, |held| std::mem::replace(&mut held.looked, true)) || strand.shares() {
+        return Ok(());
+    }
+    let mut found = [OUR_STACK_POINTER, STACK_POINTER].into_iter();
+    if !found.any(|name| matches!(caller.get_export(name), Some(Extern::Global(_)))) {
+        return Ok(());
+    }
+    let shared = if strand.fibers() > 1 {
+        Err("the store has several fibers already: see bop_store_share".to_string())
+    } else {
+        // The exports are looked up in the calling instance, whatever store reference is passed.
+        let names = [OUR_STACK_POINTER, STACK_POINTER, "memory", super::OUR_MEMORY];
+        let exports: Vec<_> = names.map(|name| (name, caller.get_export(name))).into();
+        let get = |name: &str| exports.iter().find(|e| e.0 == name).and_then(|e| e.1.clone());
+        // It holds what the caller does: the store is passed on, as to any function that it calls.
+        let _context = caller.as_context_mut();
+        strand.share(&Plan::default(), Some(running), |_, name| get(name))
+    };
+    if shared.is_err() {
+        held(strand, |held| held.looked = false);
+    }
+    shared.map_err(|e| Error::msg(format!("bop.spawn: the instance can't be shared: {e}")))
+}
+
+fn join(caller: &mut Call<'_>, id: u64, result: u32) -> Result<Reply> {
+    let running = fiber(caller)?;
+    if running.id == id {
+        return Ok(Reply::NotAllowed);
+    }
+    let Some(other) = held(&running.strand, |held| held.fibers.get(&id).cloned()) else {
+        return Ok(Reply::Invalid);
+    };
+    let status = wait::join_until(&other, None);
+    if status != wait::Status::Ok {
+        return Ok(status.into());
+    }
+    held(&running.strand, |held| held.fibers.remove(&id));
+    let Some(end) = other.end() else { return Ok(Reply::Failed) };
+    let value = match (end.outcome, end.results.first()) {
+        (Outcome::Exited, _) => end.exit_code,
+        // SAFETY: the kind says which field is set.
+        (Outcome::Returned, Some(value)) if value.kind == WASMTIME_I32 => unsafe { value.of.i32 },
+        (Outcome::Returned, _) => 0,
+        _ => return Ok(Reply::Failed),
+    };
+    write(caller, result, &value.to_le_bytes())?;
+    Ok(Reply::Ok)
+}
