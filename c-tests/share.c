@@ -2,12 +2,25 @@
  * stack pointer goes with it. Overflow, sizes, reuse, and every way to get it wrong. */
 #include "support/support.h"
 
+#include <unistd.h>
+
 #define STRESS_FIBERS 200
+
+/* The threads that fibers had their turns on: for each fiber the first one, and how many had several. */
+static _Atomic int first_thread[1 << 12];
+static _Atomic int wanderers;
 
 static wasm_trap_t *yields(void *env, wasmtime_caller_t *caller, const wasmtime_val_t *args,
                            size_t nargs, wasmtime_val_t *results, size_t nresults) {
   (void)env, (void)caller, (void)args, (void)nargs, (void)results, (void)nresults;
+  bop_fiber_t *self = bop_current();
+  _Atomic int *first = &first_thread[bop_fiber_id(self) % (1 << 12)];
+  bop_fiber_detach(self);
+  int none = 0;
+  atomic_compare_exchange_strong(first, &none, gettid());
   bop_yield();
+  if (atomic_load(first) != gettid())
+    atomic_fetch_add(&wanderers, 1);
   return NULL;
 }
 
@@ -133,6 +146,22 @@ static int sums(const t_guest *guest, int fibers, int32_t depth) {
   return wrong;
 }
 
+/* With another store to take turns with, a strand moves between workers, and its fibers with it. */
+static void wander(bop_runtime_t *runtime, const t_guest *guest) {
+  t_guest other;
+  new_guest(&other, runtime, plain());
+  bop_fiber_t *spin[4];
+  for (int i = 0; i < 4; i++)
+    spin[i] = t_spawn0(&other, "spin");
+  atomic_store(&wanderers, 0);
+  while (atomic_load(&wanderers) < 100) {
+    memset((void *)first_thread, 0, sizeof first_thread);
+    CHECK_EQ(sums(guest, STRESS_FIBERS, 5), 0);
+  }
+  t_cancel_all(spin, 4);
+  t_guest_delete(&other);
+}
+
 static void shared_and_not(uint64_t quantum, const char *name) {
   CASE(name);
   bop_runtime_t *runtime = t_runtime(3, quantum);
@@ -146,6 +175,7 @@ static void shared_and_not(uint64_t quantum, const char *name) {
   OK(bop_store_share(guest.store, &guest.instance, NULL));
   for (int round = 0; round < 3; round++)
     CHECK_EQ(sums(&guest, STRESS_FIBERS, 5), 0);
+  wander(runtime, &guest);
   /* The host finds its own stack pointer as it was. */
   wasmtime_context_t *context;
   OK(bop_store_enter(guest.store, &context));

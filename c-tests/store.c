@@ -84,6 +84,9 @@ static void own_stores(bop_runtime_t *runtime) {
   bop_fiber_t *fibers[N];
   for (int i = 0; i < N; i++) {
     t_guest_new(&guests[i], runtime, GUEST, IMPORTS);
+    FAILS(bop_store_weight(guests[i].store, 0), "1 to 1000");
+    FAILS(bop_store_weight(guests[i].store, 1001), "1 to 1000");
+    OK(bop_store_weight(guests[i].store, (uint32_t)(1 + i * 20)));
     fibers[i] = t_spawn1(&guests[i], "fib", i % 20);
   }
   int64_t fib[20] = {0, 1};

@@ -70,7 +70,51 @@ static void stores(void) {
   FAILS(bop_store_enter(NULL, NULL), "NULL");
   FAILS(bop_store_exit(NULL), "NULL");
   FAILS(bop_store_trap_policy(NULL, BOP_TRAP_ISOLATE), "NULL");
+  FAILS(bop_store_weight(NULL, 1), "NULL");
+  FAILS(bop_store_share(NULL, NULL, NULL), "NULL");
   wasm_engine_delete(engine);
+}
+
+static void sharing(void) {
+  CASE("sharing");
+  bop_share_options_t *options = bop_share_options_new();
+  CHECK(options != NULL);
+  bop_share_options_allocator(options, NULL, 0, NULL, 0);
+  bop_share_options_exports(options, NULL, 0, NULL, 0);
+  bop_share_options_delete(options);
+  bop_share_options_delete(NULL);
+  bop_share_options_stack_size(NULL, 1);
+  bop_share_options_guard_size(NULL, 1);
+  bop_share_options_reserve(NULL, 1);
+  bop_share_options_allocator(NULL, "a", 1, "b", 1);
+  bop_share_options_exports(NULL, "a", 1, "b", 1);
+  bop_prepare_options_t *prepare = bop_prepare_options_new();
+  CHECK(prepare != NULL);
+  bop_prepare_options_stack_pointer_name(prepare, NULL, 0);
+  bop_prepare_options_delete(prepare);
+  bop_prepare_options_delete(NULL);
+  bop_prepare_options_stack_pointer_name(NULL, "a", 1);
+  bop_prepare_options_stack_pointer_index(NULL, 1);
+  FAILS(bop_module_prepare(NULL, 0, NULL, NULL, NULL), "NULL");
+  wasm_byte_vec_t out = {7, NULL};
+  FAILS(bop_module_prepare(NULL, 0, NULL, &out, NULL), "not a module");
+  CHECK_EQ(out.size, 7); /* left alone */
+  FAILS(bop_linker_define(NULL), "NULL");
+}
+
+static void channels(void) {
+  CASE("channels");
+  FAILS(bop_channel_new(1, NULL), "NULL");
+  uint64_t value = 77;
+  CHECK_EQ(bop_channel_send(NULL, 1), BOP_INVALID);
+  CHECK_EQ(bop_channel_send_until(NULL, 1, 0), BOP_INVALID);
+  CHECK_EQ(bop_channel_receive(NULL, &value), BOP_INVALID);
+  CHECK_EQ(bop_channel_receive_until(NULL, &value, 0), BOP_INVALID);
+  CHECK_EQ(value, 77);
+  CHECK_EQ(bop_channel_close(NULL), BOP_INVALID);
+  CHECK_EQ(bop_channel_length(NULL), 0);
+  CHECK(bop_channel_clone(NULL) == NULL);
+  bop_channel_delete(NULL);
 }
 
 static void spawning(void) {
@@ -82,6 +126,7 @@ static void spawning(void) {
   bop_spawn_options_delete(NULL);
   bop_spawn_options_name(NULL, "x", 1);
   bop_spawn_options_stack_size(NULL, 1);
+  bop_spawn_options_shadow_stack(NULL, 1);
   bop_fiber_t *fiber = NULL;
   FAILS(bop_spawn(NULL, NULL, NULL, 0, NULL, &fiber), "NULL");
   FAILS(bop_spawn_host(NULL, never, &finalized, finalizes, NULL, &fiber), "NULL");
@@ -149,6 +194,8 @@ int main(void) {
   config();
   runtime();
   stores();
+  sharing();
+  channels();
   spawning();
   fibers();
   inside();

@@ -1404,6 +1404,20 @@ wasmtime_error_t *bop_store_trap_policy(bop_store_t *store,
                                         bop_trap_policy_t policy);
 
 /**
+ * Sets the store's weight: how many quanta it may run at a stretch while others wait for its worker. So
+ * a store of weight 3 gets three times the share of one of weight 1, however many fibers either has; and
+ * others wait for so much longer. 1 to 1,000; default 1, which is also what host fibers and
+ * `bop_spawn_instance` have.
+ *
+ * Returns: NULL, or an error: a weight out of range, a NULL.
+ * Context: any thread or fiber. It counts from the store's next turn on.
+ * Switches: never.
+ * Requires: `store` is NULL or live.
+ */
+wasmtime_error_t *bop_store_weight(bop_store_t *store,
+                                   uint32_t weight);
+
+/**
  * Waits for the store's fibers to be between two turns, and keeps them from running until
  * `bop_store_exit`: meanwhile the calling thread may use the store as it likes, calls of Wasm
  * included (they run on the thread's own stack, and are not preempted). A fiber that runs gives way at

@@ -101,6 +101,31 @@ pub unsafe extern "C" fn bop_store_trap_policy(
     })
 }
 
+/// Sets the store's weight: how many quanta it may run at a stretch while others wait for its worker. So
+/// a store of weight 3 gets three times the share of one of weight 1, however many fibers either has; and
+/// others wait for so much longer. 1 to 1,000; default 1, which is also what host fibers and
+/// `bop_spawn_instance` have.
+///
+/// Returns: NULL, or an error: a weight out of range, a NULL.
+/// Context: any thread or fiber. It counts from the store's next turn on.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `store` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_weight(store: *mut bop_store_t, weight: u32) -> *mut wasmtime_error_t {
+    fallible(|| {
+        // SAFETY: per contract.
+        let store = unsafe { get(store, "store")? };
+        if !(1..=1000).contains(&weight) {
+            return Err(format!("a weight of {weight}: it may be 1 to 1000"));
+        }
+        store.0.set_weight(weight);
+        Ok(())
+    })
+}
+
 /// Waits for the store's fibers to be between two turns, and keeps them from running until
 /// `bop_store_exit`: meanwhile the calling thread may use the store as it likes, calls of Wasm
 /// included (they run on the thread's own stack, and are not preempted). A fiber that runs gives way at

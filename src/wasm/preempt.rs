@@ -6,7 +6,8 @@
 //!   guest:  epoch >= the store's deadline?   at loop heads and function entries
 //!     └─► on_epoch: cancelled, or its shadow stack used up?          trap
 //!                   a host thread wants the store?     switch
-//!                   slice over, and somebody waits?    switch
+//!                   slice over, and a sibling waits?   switch
+//!                   turn over, and another strand waits?     switch
 //!                   otherwise           go on, with a new deadline
 //! ```
 //!
@@ -71,7 +72,7 @@ fn check() -> Check {
     }
     let limits = &shared.limits;
     let slice_over = fiber.resumed_at.get() != shared.scheduler.tick();
-    let waits = || strand.is_wanted() || others_wait();
+    let waits = || strand.is_wanted() || strand.is_turn_over() && others_wait();
     // A host thread that wants the store does not wait for the slice's end.
     let switch = limits.every_check || strand.doors.wanted() || slice_over && waits();
     if switch && strand.may_suspend() {

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{NonNull, null, null_mut};
 use std::sync::{Arc, Mutex};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use wasmtime::Store;
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t};
@@ -46,6 +46,10 @@ pub struct Strand {
     running: AtomicPtr<Fiber>,
     /// It was put into a run queue and has not had its turn since.
     queued: AtomicBool,
+    /// Slices that one turn may last while others wait.
+    weight: AtomicU32,
+    /// The tick at which its present turn began.
+    turn_began: Cell<u64>,
 
     store: UnsafeCell<Option<Box<wasmtime_store_t>>>,
     /// The number that this store's functions carry; 0 while there is no store.
@@ -90,6 +94,8 @@ impl Strand {
             users: AtomicUsize::new(0),
             running: AtomicPtr::default(),
             queued: AtomicBool::new(false),
+            weight: AtomicU32::new(1),
+            turn_began: Cell::new(0),
             store: UnsafeCell::new(None),
             store_id,
             words: Cell::new(None),
@@ -208,6 +214,18 @@ impl Strand {
     /// Does it wait for a worker to run it, and there is none?
     pub fn is_stranded(&self) -> bool {
         self.queued.load(Ordering::Relaxed) && self.shared.is_deserted()
+    }
+
+    /// Sets how many slices a turn may last while others wait.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight, Ordering::Relaxed);
+    }
+
+    /// Has its turn lasted long enough, if others wait? The caller is its worker, or the fiber that runs.
+    #[inline]
+    pub fn is_turn_over(&self) -> bool {
+        let slices = self.shared.scheduler.tick() - self.turn_began.get();
+        slices >= u64::from(self.weight.load(Ordering::Relaxed))
     }
 
     /// Is this the fiber that runs?
@@ -341,8 +359,9 @@ impl Runnable for Strand {
         let scheduler = &this.shared.scheduler;
         this.queued.store(false, Ordering::Relaxed);
         let (mailbox, counters) = (&this.mailbox, worker.counters());
-        let began = scheduler.tick();
-        let mut left = TURN;
+        this.turn_began.set(scheduler.tick());
+        let weight = this.weight.load(Ordering::Relaxed);
+        let mut left = TURN * weight;
         loop {
             // SAFETY: we own the strand during its turn; here and below.
             let Some(next) = (unsafe { mailbox.pop() }) else {
@@ -369,10 +388,13 @@ impl Runnable for Strand {
                     this.preempted.set(this.preempted.get() + 1);
                     // SAFETY: as above.
                     unsafe { mailbox.push(next) };
-                    if !this.doors.hand_over() {
+                    if this.doors.hand_over() {
+                        return Turn::Idle;
+                    }
+                    // With one slice a turn, that was it.
+                    if weight == 1 || this.is_turn_over() {
                         return Turn::Preempted;
                     }
-                    return Turn::Idle;
                 }
                 Some(Suspend::Park) => {
                     counters.count_park();
@@ -394,12 +416,12 @@ impl Runnable for Strand {
             if turn_over {
                 return Turn::Again;
             }
-            if left == 0 || scheduler.tick() != began {
+            if left == 0 || this.is_turn_over() {
                 // SAFETY: as above.
                 if unsafe { mailbox.has_ready() } && worker.has_waiting() {
                     return Turn::Again;
                 }
-                left = TURN;
+                left = TURN * weight;
             }
         }
     }
