@@ -6,9 +6,11 @@
 //! switches), so the last one returned is the first one given out. [`Pool::trim`] gives the memory
 //! of idle stacks back to the system.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sys::memory::{Guard, Mapping, page};
@@ -29,6 +31,8 @@ const MAX_SLOTS: usize = 4096;
 const MAX_SLAB: usize = 4 << 30;
 /// Warm stacks kept per size; the memory of further ones is given back at once.
 const MAX_WARM: usize = 4096;
+/// Stacks that a worker keeps at hand.
+const AT_HAND: usize = 32;
 
 /// One stack. Whoever holds it owns its memory alone, and gives it back with [`Pool::put`]; one that
 /// is dropped instead is never used again, and its slab stays until all others of it are gone.
@@ -154,6 +158,56 @@ impl Pool {
         for (size, class) in self.lock().iter_mut() {
             class.warm.iter().for_each(|slot| slot.discard(*size));
             class.cold.append(&mut class.warm);
+        }
+    }
+}
+
+/// Stacks that a worker keeps at hand, so that a fiber that is spawned where one has just ended takes no lock.
+/// It belongs to one thread.
+#[derive(Default)]
+pub struct Cache {
+    /// All of one size.
+    stacks: RefCell<Vec<Stack>>,
+    /// Where they come from, and go to in the end.
+    pool: Cell<Option<NonNull<Pool>>>,
+}
+
+impl Cache {
+    /// A stack of at least `size` bytes.
+    pub fn get(&self, pool: &Pool, size: usize) -> io::Result<Stack> {
+        let mut stacks = self.stacks.borrow_mut();
+        let fits = |stack: &mut Stack| Pool::round(size) == Some(stack.size);
+        match stacks.pop_if(|stack| self.is_of(pool) && fits(stack)) {
+            Some(stack) => Ok(stack),
+            None => pool.get(size),
+        }
+    }
+
+    /// Takes a stack of the pool back.
+    ///
+    /// # Safety
+    ///
+    /// The pool lives until [`Cache::flush`].
+    pub unsafe fn put(&self, pool: &Pool, stack: Stack) {
+        let mut stacks = self.stacks.borrow_mut();
+        let alike = stacks.first().is_none_or(|first| self.is_of(pool) && first.size == stack.size);
+        if alike && stacks.len() < AT_HAND {
+            self.pool.set(Some(pool.into()));
+            stacks.push(stack);
+        } else {
+            pool.put(stack);
+        }
+    }
+
+    fn is_of(&self, pool: &Pool) -> bool {
+        self.pool.get() == Some(pool.into())
+    }
+
+    /// Gives all of them to their pool.
+    pub fn flush(&self) {
+        if let Some(pool) = self.pool.take() {
+            // SAFETY: the contract of `put`.
+            self.stacks.borrow_mut().drain(..).for_each(|stack| unsafe { pool.as_ref() }.put(stack));
         }
     }
 }

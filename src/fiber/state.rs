@@ -110,6 +110,10 @@ impl Word {
     /// Says, before a fiber suspends to park, whether an unpark permit shall wake it. Only the
     /// fiber itself calls this.
     pub fn interest(&self, permit: bool) {
+        // A plain load first: it usually waits for what it waited for before.
+        if (self.0.load(Ordering::Relaxed) & WANTS_PERMIT != 0) == permit {
+            return;
+        }
         if permit {
             self.0.fetch_or(WANTS_PERMIT, Ordering::Relaxed);
         } else {

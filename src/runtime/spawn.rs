@@ -7,12 +7,12 @@ use wasmtime::{Engine, Func, InstancePre};
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t, wasmtime_val_t, wasmtime_val_union};
 
 use super::Runtime;
-use crate::wasm::end::{End, Outcome};
+use crate::wasm::end::{End, Outcome, Values};
 use crate::wasm::fiber::{Body, Fiber};
-use crate::wasm::guest::{self, Env, Fresh, Setup};
-use crate::wasm::signature::Signature;
+use crate::wasm::guest::{self, Call, Env, Fresh, Setup};
+use crate::wasm::signature::{Known, Signature};
 use crate::wasm::strand::Strand;
-use crate::wasm::bridge;
+use crate::wasm::{bridge, local};
 
 /// Options of a spawn.
 #[derive(Clone, Debug, Default)]
@@ -60,12 +60,18 @@ fn prepare(strand: &Arc<Strand>, body: Body, name: &str, size: usize) -> Result<
         return Err(poison);
     }
     // Partner: the fence in `Strand::may_suspend`. Either we see the heap that a sibling has made, or
-    // the sibling sees that it is not alone, and stays where it is (W9).
-    fence(Ordering::SeqCst);
+    // the sibling sees that it is not alone, and stays where it is (W9). A sibling that spawns knows.
+    let local = local::here();
+    if !local.is_some_and(|local| local.owns(strand)) {
+        fence(Ordering::SeqCst);
+    }
     if strand.fibers() > 1 && strand.has_gc_heap() {
         return Err(ONE_FIBER.into());
     }
-    let stack = shared.pool.get(size);
+    let stack = match local {
+        Some(local) => local.stacks.get(&shared.pool, size),
+        None => shared.pool.get(size),
+    };
     let stack = stack.map_err(|e| format!("no memory for a fiber's stack of {size} bytes: {e}"))?;
     let fiber = Fiber::new(Arc::clone(strand), name, stack, body);
     if !shared.live.list(&fiber) {
@@ -109,7 +115,8 @@ pub unsafe fn call(
     if let Some(size) = options.shadow_stack {
         strand.check_shadow_stack(size)?;
     }
-    start(strand, guest::call(func, args, signature, options.shadow_stack), options)
+    let call = Call { func, args, signature, stack: options.shadow_stack };
+    start(strand, Body::Call(call), options)
 }
 
 /// Runs `func`, of the strand's store, with one i32, as the guest wants it that runs.
@@ -117,13 +124,14 @@ pub fn guest_call(
     strand: &Arc<Strand>,
     func: Func,
     arg: i32,
-    signature: Arc<Signature>,
+    signature: Known,
 ) -> Result<Arc<Fiber>, String> {
     let arg = wasmtime_val_t { kind: wasmtime_c_api::WASMTIME_I32, of: wasmtime_val_union { i32: arg } };
     if strand.has_gc_heap() {
         return Err(ONE_FIBER.into());
     }
-    start(strand, guest::call(func, vec![arg], signature, None), &Options::default())
+    let call = Call { func, args: Values::from_buf([arg]), signature, stack: None };
+    start(strand, Body::Call(call), &Options::default())
 }
 
 impl Runtime {
@@ -137,7 +145,7 @@ impl Runtime {
 
     /// Runs a function of the host.
     pub fn host(&self, call: HostFn, env: Env, options: &Options) -> Result<Arc<Fiber>, String> {
-        let body = Box::new(move |fiber: &Fiber| {
+        let body = Body::Other(Box::new(move |fiber: &Fiber| {
             let env = env;
             if fiber.cancelled() {
                 return End::plain(Outcome::Cancelled);
@@ -145,8 +153,8 @@ impl Runtime {
             // SAFETY: the host gave both for this call.
             let i64 = unsafe { call(env.data) };
             let kind = wasmtime_c_api::WASMTIME_I64;
-            End::returned(Box::new([wasmtime_val_t { kind, of: wasmtime_val_union { i64 } }]))
-        });
+            End::returned(Values::from_buf([wasmtime_val_t { kind, of: wasmtime_val_union { i64 } }]))
+        }));
         start(&Strand::single(Arc::clone(&self.shared)), body, options)
     }
 

@@ -80,8 +80,14 @@ pub enum Turn {
 
 /// What the run queues hold: a strand.
 pub trait Runnable: Send + Sync + Sized + 'static {
+    /// What each worker keeps for those that it runs.
+    type Local: Default;
+
     /// Runs one turn on the calling worker. Nothing else runs this strand meanwhile.
     fn run(this: &Arc<Self>, worker: &Worker<Self>) -> Turn;
+
+    /// The worker is about to sleep, or to leave.
+    fn rest(local: &Self::Local);
 }
 
 /// What all workers of a runtime share.
@@ -152,9 +158,14 @@ impl<R: Runnable> Scheduler<R> {
     /// One more fiber is active (`n` = 1), or one fewer (`n` = -1). Count up before the fiber can
     /// run.
     pub fn active(&self, n: i64) {
-        match self.here() {
-            // SAFETY: as in `schedule`.
-            Some(worker) => unsafe { (*worker).counters().add_active(n) },
+        self.active_at(self.worker_here(), n);
+    }
+
+    /// The same, by a worker or none.
+    #[inline]
+    pub fn active_at(&self, worker: Option<&Worker<R>>, n: i64) {
+        match worker {
+            Some(worker) => worker.counters().add_active(n),
             None => self.load.add(n),
         }
         if n > 0 {
@@ -233,11 +244,12 @@ impl<R: Runnable> Scheduler<R> {
         self.slots.get(index).map(|s| (&s.counters, worker::cpu_time(&s.cpu_clock)))
     }
 
-    /// The counters of the worker that the calling thread is, if it is one of this scheduler. Not
-    /// to be kept across a suspension.
-    pub fn here_counters(&self) -> Option<&Counters> {
-        // SAFETY: as in `schedule`.
-        self.here().map(|worker| &self.slots[unsafe { (*worker).index() }].counters)
+    /// The worker that the calling thread is, if it is one of this scheduler. Not to be kept across a
+    /// suspension.
+    #[inline]
+    pub fn worker_here(&self) -> Option<&Worker<R>> {
+        // SAFETY: `here` returned the worker of this very thread, which outlives its run.
+        self.here().map(|worker| unsafe { &*worker })
     }
 
     /// The counters of all workers.

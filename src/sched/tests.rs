@@ -19,6 +19,10 @@ type Run = Box<dyn FnMut(&Scheduler<Job>) -> Turn + Send>;
 struct Job(Mutex<Run>);
 
 impl Runnable for Job {
+    type Local = ();
+
+    fn rest((): &()) {}
+
     fn run(this: &Arc<Job>, worker: &Worker<Job>) -> Turn {
         (this.0.try_lock().expect("run twice at once"))(worker.scheduler())
     }

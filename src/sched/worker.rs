@@ -31,8 +31,7 @@ pub struct Worker<R: Runnable> {
     dispatched: Cell<u32>,
     next_in_a_row: Cell<u32>,
     rng: Cell<u64>,
-    /// What the runtime keeps here: the fiber that runs.
-    user: Cell<*const ()>,
+    local: R::Local,
     _not_send: PhantomData<*mut ()>,
 }
 
@@ -48,7 +47,7 @@ impl<R: Runnable> Scheduler<R> {
             dispatched: Cell::new(0),
             next_in_a_row: Cell::new(0),
             rng: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1)),
-            user: Cell::new(std::ptr::null()),
+            local: R::Local::default(),
             _not_send: PhantomData,
         };
         let clock = clock::this_thread_cpu().map_or(0, |id| id as u32 as u64 | PRESENT);
@@ -114,21 +113,16 @@ impl<R: Runnable> Worker<R> {
         (!worker.is_null()).then_some(worker)
     }
 
-    /// Which worker this is.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
     /// This worker's counts.
     #[inline]
     pub fn counters(&self) -> &Counters {
         &self.scheduler().slots[self.index].counters
     }
 
-    /// What the runtime keeps here.
+    /// What it keeps for those that it runs.
     #[inline]
-    pub fn user(&self) -> &Cell<*const ()> {
-        &self.user
+    pub fn local(&self) -> &R::Local {
+        &self.local
     }
 
     /// Does anything wait that this worker would run next?
@@ -251,6 +245,7 @@ impl<R: Runnable> Worker<R> {
                 }
                 std::hint::spin_loop();
             }
+            R::rest(&self.local);
             scheduler.idle.sleep(self.index, || {
                 scheduler.look_for_demand();
                 scheduler.any_work() || !go_on()
@@ -267,6 +262,7 @@ impl<R: Runnable> Worker<R> {
     /// Leaves nothing behind that only this worker would find.
     fn leave(&self) {
         let scheduler = self.scheduler();
+        R::rest(&self.local);
         let mut left = false;
         while let Some(strand) = self.take_from(self.index).or_else(|| self.deque.pop()) {
             scheduler.injector.push(strand);

@@ -6,7 +6,7 @@
 
 use std::mem::{align_of, size_of};
 
-use wasmtime::{Config, Engine, Error, InstancePre, Linker, Memory, Store, StoreContextMut};
+use wasmtime::{AsContextMut, Caller, Config, Engine, Error, InstancePre, Linker, Memory, Store, StoreContextMut};
 use wasmtime_c_api::{
     WasmtimeStoreData, wasm_config_t, wasm_engine_t, wasm_trap_t, wasmtime_error_t,
     wasmtime_instance_pre_t, wasmtime_linker_t, wasmtime_store_t,
@@ -115,4 +115,24 @@ pub fn memory_number(memory: Memory) -> u64 {
     // (`wasmtime_memory_t` says so).
     let (instance, index) = unsafe { (*at.add(2), *at.add(4)) };
     u64::from(instance) << 32 | u64::from(index)
+}
+
+/// The number of the instance that calls a host function, in its store; `None` if it can't be told.
+///
+/// `Caller` is the store's context and the calling instance, in whatever order.
+pub fn calling_instance<T>(caller: &mut Caller<'_, T>) -> Option<u32> {
+    if size_of::<Caller<'_, ()>>() != 24 {
+        return None;
+    }
+    let context = context_address(&caller.as_context_mut()) as usize;
+    let at = (&raw const *caller).cast::<usize>();
+    // SAFETY: three words, of which two are the instance: its store's number, then its own
+    // (`wasmtime_instance_t` says so), then a gap. The context's address tells where it begins.
+    unsafe {
+        if *at == context {
+            Some(*at.add(2).cast::<u32>())
+        } else {
+            (*at.add(2) == context).then(|| *at.add(1).cast::<u32>())
+        }
+    }
 }

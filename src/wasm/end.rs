@@ -4,10 +4,14 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use smallvec::SmallVec;
 use wasmtime_c_api::{wasm_trap_t, wasmtime_val_t};
 
 use super::bridge;
 use crate::sys::{clock, futex};
+
+/// Arguments or results: mostly one or none, which needs no memory of its own.
+pub type Values = SmallVec<[wasmtime_val_t; 1]>;
 
 /// How a fiber ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +27,7 @@ pub enum Outcome {
 /// What came of a fiber.
 pub struct End {
     pub outcome: Outcome,
-    pub results: Box<[wasmtime_val_t]>,
+    pub results: Values,
     /// Taken by the first who asks.
     pub trap: Mutex<Option<Box<wasm_trap_t>>>,
     pub exit_code: i32,
@@ -32,11 +36,11 @@ pub struct End {
 impl End {
     /// An end with nothing but an outcome.
     pub fn plain(outcome: Outcome) -> End {
-        End { outcome, results: Box::default(), trap: Mutex::default(), exit_code: 0 }
+        End { outcome, results: Values::new(), trap: Mutex::default(), exit_code: 0 }
     }
 
     /// A function has returned.
-    pub fn returned(results: Box<[wasmtime_val_t]>) -> End {
+    pub fn returned(results: Values) -> End {
         End { results, ..End::plain(Outcome::Returned) }
     }
 

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::activation::Words;
 use super::end::{End, Joiners, Outcome, Wake};
+use super::guest::Call;
 use super::live::Place;
+use super::local;
 use super::shadow::Frame;
 use super::shared::Shared;
 use super::strand::Strand;
@@ -21,7 +23,20 @@ use crate::sys::clock;
 
 /// What a fiber runs. It is called, once, on the fiber's own stack; if the fiber was cancelled
 /// before, it must do nothing but clean up.
-pub type Body = Box<dyn FnOnce(&Fiber) -> End + Send>;
+pub enum Body {
+    /// A call of a guest, which is worth having without a box.
+    Call(Call),
+    Other(Box<dyn FnOnce(&Fiber) -> End + Send>),
+}
+
+impl Body {
+    fn run(self, fiber: &Fiber) -> End {
+        match self {
+            Body::Call(call) => call.run(fiber),
+            Body::Other(body) => body(fiber),
+        }
+    }
+}
 
 /// When a fiber was spawned, first run, and ended; `CLOCK_MONOTONIC`, 0 = not yet.
 #[derive(Default)]
@@ -145,27 +160,28 @@ impl Fiber {
     pub fn start(self: &Arc<Fiber>) {
         // SAFETY: not null.
         let this = unsafe { NonNull::new_unchecked(Arc::into_raw(Arc::clone(self)).cast_mut()) };
-        self.enqueue(this, true);
+        self.enqueue(this, self.shared().scheduler.worker_here(), true);
     }
 
     /// Signals the fiber, and enqueues it if that woke it. Whoever calls this holds a reference.
     pub fn signal(&self, signal: Signal) -> Signalled {
         let signalled = self.word.signal(signal);
         if signalled == Signalled::Enqueue {
-            if let Some(counters) = self.shared().scheduler.here_counters() {
-                counters.count_wake();
-            }
-            self.enqueue(NonNull::from(self), false);
+            let worker = self.shared().scheduler.worker_here();
+            worker.inspect(|worker| worker.counters().count_wake());
+            self.enqueue(NonNull::from(self), worker, false);
         }
         signalled
     }
 
     /// Puts it into its strand's mailbox. It may run and end at once, but the caller's reference
     /// keeps all that is used here.
-    fn enqueue(&self, this: NonNull<Fiber>, fresh: bool) {
-        let scheduler = &self.shared().scheduler;
-        scheduler.active(1);
-        if self.strand.mailbox.post(this) {
+    fn enqueue(&self, this: NonNull<Fiber>, worker: Option<&Worker<Strand>>, fresh: bool) {
+        self.shared().scheduler.active_at(worker, 1);
+        if worker.is_some_and(|worker| worker.local().owns(&self.strand)) {
+            // SAFETY: this thread owns the strand; the fiber is in no list (**one waker**).
+            unsafe { self.strand.mailbox.push(this) };
+        } else if self.strand.mailbox.post(this) {
             self.strand.schedule(fresh);
         }
     }
@@ -230,7 +246,13 @@ impl Fiber {
         // SAFETY: the owner alone touches `context`.
         let context = unsafe { (*self.context.get()).take() };
         if let Some(stack) = context.and_then(Context::into_stack) {
-            self.shared().pool.put(stack);
+            let pool = &self.shared().pool;
+            match local::here() {
+                // SAFETY: the worker runs in the scheduler that lives beside the pool, and flushes before
+                // it leaves.
+                Some(local) => unsafe { local.stacks.put(pool, stack) },
+                None => pool.put(stack),
+            }
         }
         self.note(&self.times.finished);
         let cancelled = self.word.finish();
@@ -307,7 +329,7 @@ unsafe fn entry(fiber: *const (), suspender: Suspender) {
     fiber.suspender.set(suspender);
     fiber.note(&fiber.times.started);
     let body = fiber.body.take();
-    let run = std::panic::AssertUnwindSafe(|| body.map(|body| body(fiber)));
+    let run = std::panic::AssertUnwindSafe(|| body.map(|body| body.run(fiber)));
     let end = match std::panic::catch_unwind(run) {
         Ok(end) => end.unwrap_or_else(|| End::plain(Outcome::Failed)),
         Err(panic) => End::panicked(panic),
@@ -338,8 +360,6 @@ pub fn worker() -> Option<*const Worker<Strand>> {
 /// The fiber that calls. It stays valid until it ends; the thread may change at each suspension.
 #[inline]
 pub fn current<'a>() -> Option<&'a Fiber> {
-    let worker = worker()?;
-    // SAFETY: the worker is this thread's and outlives its run; `user` is the fiber that runs on
-    // it, or null between turns, and a running fiber is alive.
-    unsafe { (*worker).user().get().cast::<Fiber>().as_ref() }
+    // SAFETY: a running fiber is alive.
+    local::here().and_then(|local| unsafe { local.fiber.get().as_ref() })
 }

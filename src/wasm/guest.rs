@@ -1,16 +1,15 @@
 //! What a fiber that runs a guest does: a call in a store, or an instance of its own.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 
 use wasmtime::{AsContextMut, Error, Func, InstancePre, Store, Trap, WasmBacktrace};
 use wasmtime_c_api::{self as c, WasmtimeStoreData, wasmtime_error_t, wasmtime_val_t};
 
-use super::end::{End, Outcome};
+use super::end::{End, Outcome, Values};
 use super::fiber::{Body, Fiber};
 use super::bridge::{self, wasmtime_context_t};
 use super::preempt;
-use super::signature::Signature;
+use super::signature::{Known, Signature};
 
 /// What C calls a `bop_setup_fn_t`.
 pub type Setup =
@@ -36,31 +35,33 @@ impl Drop for Env {
 
 /// A call of `func` in the store of the fiber's strand. `args` fit its signature. `stack`: bytes of its
 /// shadow stack, if there is one to be.
-pub fn call(
-    func: Func,
-    args: Vec<wasmtime_val_t>,
-    signature: Arc<Signature>,
-    stack: Option<u32>,
-) -> Body {
-    Box::new(move |fiber| {
+pub struct Call {
+    pub func: Func,
+    pub args: Values,
+    pub signature: Known,
+    pub stack: Option<u32>,
+}
+
+impl Call {
+    pub fn run(self, fiber: &Fiber) -> End {
         if fiber.cancelled() {
             return End::plain(Outcome::Cancelled);
         }
-        if let Err(e) = fiber.strand.equip(fiber, stack) {
+        if let Err(e) = fiber.strand.equip(fiber, self.stack) {
             return ended(fiber, Error::msg(e), Outcome::Failed);
         }
         // SAFETY: the running fiber; its strand was made with a store, and has it until the fiber
         // has ended.
         let store = unsafe { fiber.strand.store() };
-        run(fiber, store, func, &args, &signature)
-    })
+        run(fiber, store, self.func, &self.args, &self.signature)
+    }
 }
 
 /// What [`instance`] is to do.
 pub struct Fresh {
     pub pre: InstancePre<WasmtimeStoreData>,
     pub export: String,
-    pub args: Vec<wasmtime_val_t>,
+    pub args: Values,
     pub signature: Signature,
     pub setup: Option<Setup>,
     pub env: Env,
@@ -68,7 +69,7 @@ pub struct Fresh {
 
 /// A store and an instance of its own, and a call of one of its exports.
 pub fn instance(plan: Fresh) -> Body {
-    Box::new(move |fiber| {
+    Body::Other(Box::new(move |fiber| {
         if fiber.cancelled() {
             return End::plain(Outcome::Cancelled);
         }
@@ -77,7 +78,7 @@ pub fn instance(plan: Fresh) -> Body {
         fiber.strand.adopt(fiber, own);
         // SAFETY: the running fiber; the store stays until the strand's last fiber has ended.
         instantiate_and_run(fiber, unsafe { fiber.strand.store() }, &plan)
-    })
+    }))
 }
 
 fn instantiate_and_run(fiber: &Fiber, store: &mut Store<WasmtimeStoreData>, plan: &Fresh) -> End {

@@ -11,6 +11,7 @@ pub mod end;
 pub mod fiber;
 pub mod guest;
 pub mod live;
+pub mod local;
 pub mod locate;
 pub mod policy;
 pub mod preempt;

@@ -4,17 +4,21 @@
 //! remembers the signatures of the functions that were spawned in it, `copy_args` checks the arguments
 //! against them once, and calls with nothing but numbers then go the unchecked way.
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::mem::MaybeUninit;
-use std::sync::{Arc, PoisonError};
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 
 use wasmtime::{AsContext, Error, Func, FuncType, HeapType, RootScope, Store, Val, ValRaw, ValType};
+use smallvec::SmallVec;
 use wasmtime_c_api::{self as c, WasmtimeStoreData, wasmtime_val_t, wasmtime_val_union};
 
 use super::bridge;
+use super::end::Values;
+use super::local;
 use super::strand::Strand;
-
-/// Signatures that a strand remembers.
-const REMEMBERED: usize = 16;
 
 /// The parameters and results of a function.
 pub struct Signature {
@@ -51,7 +55,7 @@ impl Signature {
         &self,
         args: &[wasmtime_val_t],
         store_id: u64,
-    ) -> Result<Vec<wasmtime_val_t>, String> {
+    ) -> Result<Values, String> {
         let wanted = self.params.len();
         if args.len() != wanted {
             return Err(format!("the function takes {wanted} arguments, not {}", args.len()));
@@ -89,7 +93,7 @@ impl Signature {
         store: &mut Store<WasmtimeStoreData>,
         func: Func,
         args: &[wasmtime_val_t],
-    ) -> Result<Box<[wasmtime_val_t]>, Error> {
+    ) -> Result<Values, Error> {
         let mut scope = RootScope::new(store);
         // SAFETY: per contract.
         let args: Vec<Val> = args.iter().map(|arg| unsafe { arg.to_val(&mut scope) }).collect();
@@ -109,9 +113,10 @@ impl Signature {
         store: &mut Store<WasmtimeStoreData>,
         func: Func,
         args: &[wasmtime_val_t],
-    ) -> Result<Box<[wasmtime_val_t]>, Error> {
+    ) -> Result<Values, Error> {
         debug_assert!(self.plain);
-        let mut values = vec![ValRaw::v128(0); args.len().max(self.results.len())];
+        let room = args.len().max(self.results.len());
+        let mut values = SmallVec::<[ValRaw; 4]>::from_elem(ValRaw::v128(0), room);
         for (value, arg) in values.iter_mut().zip(args) {
             // SAFETY: the kind says which field is set.
             *value = unsafe {
@@ -166,25 +171,57 @@ fn kind_name(kind: u8) -> String {
     names.get(usize::from(kind)).map_or_else(unknown, |name| (*name).into())
 }
 
+/// The signatures of the functions of a store that were ever spawned. None is forgotten: there are no more than
+/// functions.
+#[derive(Default)]
+pub struct Signatures {
+    /// By the address of a function's `VMFuncRef`, which stays where it is while the store lives.
+    all: Mutex<HashMap<usize, Box<Signature>>>,
+    /// The one that the strand's owner asked for last.
+    last: Cell<Option<(usize, Known)>>,
+}
+
+/// A signature that its strand remembers. Whoever has one holds a reference to the strand as well.
+#[derive(Clone, Copy)]
+pub struct Known(NonNull<Signature>);
+
+// SAFETY: signatures don't change, and are shared between threads behind the strand.
+unsafe impl Send for Known {}
+
+impl Deref for Known {
+    type Target = Signature;
+
+    fn deref(&self) -> &Signature {
+        // SAFETY: the strand is there, and forgets none.
+        unsafe { self.0.as_ref() }
+    }
+}
+
 impl Strand {
     /// The signature of a function of this strand's store.
-    pub fn signature(&self, func: Func) -> Arc<Signature> {
+    pub fn signature(&self, func: Func) -> Known {
         // SAFETY: two words, as C's `wasmtime_func_t` has it: the store's number and the address of the
         // function's `VMFuncRef`.
         let [_, address] = unsafe { std::mem::transmute::<Func, [usize; 2]>(func) };
-        let mut known = self.signatures.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, signature)) = known.iter().find(|(known, _)| *known == address) {
-            return Arc::clone(signature);
+        // The owner asks for the same one again and again, and needs no lock for that.
+        let owns = local::here().is_some_and(|local| local.owns(self));
+        let last = owns.then_some(&self.signatures.last);
+        if let Some((known, signature)) = last.and_then(Cell::get)
+            && known == address
+        {
+            return signature;
         }
-        // SAFETY: whoever spawns holds the handle, or is a fiber, so the store lives. `ty` reads the store's
-        // number and its engine, neither of which ever changes, although a worker may be using the
-        // store: a shared borrow beside its exclusive one, which Wasmtime gives no way around.
-        let ty = func.ty(unsafe { self.store() }.as_context());
-        let signature = Arc::new(Signature::of(&ty));
-        if known.len() == REMEMBERED {
-            known.remove(0);
+        let mut all = self.signatures.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let signature = all.entry(address).or_insert_with(|| {
+            // SAFETY: whoever spawns holds the handle, or is a fiber, so the store lives. `ty` reads the store's
+            // number and its engine, neither of which ever changes, although a worker may be using the
+            // store: a shared borrow beside its exclusive one, which Wasmtime gives no way around.
+            Box::new(Signature::of(&func.ty(unsafe { self.store() }.as_context())))
+        });
+        let signature = Known(NonNull::from(&**signature));
+        if let Some(last) = last {
+            last.set(Some((address, signature)));
         }
-        known.push((address, Arc::clone(&signature)));
         signature
     }
 }

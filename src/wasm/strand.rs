@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use wasmtime::Store;
@@ -16,10 +16,11 @@ use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t};
 use super::activation::{StoreWords, ThreadWord, Words};
 use super::doors::Doors;
 use super::fiber::Fiber;
+use super::local::Local;
 use super::policy::Policy;
 use super::shadow::Shadow;
 use super::shared::Shared;
-use super::signature::Signature;
+use super::signature::Signatures;
 use super::{bridge, preempt};
 use crate::fiber::switch::Suspend;
 use crate::sched::mailbox::Mailbox;
@@ -59,9 +60,8 @@ pub struct Strand {
     words: Cell<Option<StoreWords>>,
     base: Cell<Option<Words>>,
     loaded: Cell<*const Fiber>,
-    /// The functions that were spawned lately: their `VMFuncRef`s, which stay where they are while the
-    /// store lives.
-    pub signatures: Mutex<Vec<(usize, Arc<Signature>)>>,
+    /// Those of the functions that were spawned.
+    pub signatures: Signatures,
 
     /// The instances that its fibers share, and the largest stack that a fiber may ask for in them.
     pub shadows: UnsafeCell<Vec<Shadow>>,
@@ -101,7 +101,7 @@ impl Strand {
             words: Cell::new(None),
             base: Cell::new(None),
             loaded: Cell::new(null()),
-            signatures: Mutex::default(),
+            signatures: Signatures::default(),
             shadows: UnsafeCell::default(),
             shadow_limit: AtomicU64::new(u64::MAX),
             guest: UnsafeCell::default(),
@@ -288,7 +288,7 @@ impl Strand {
         }
         fiber.resumed_at.set(self.shared.scheduler.tick());
         worker.counters().count_switch();
-        worker.user().set((&raw const *fiber).cast());
+        worker.local().fiber.set(fiber);
         self.running.store((&raw const *fiber).cast_mut(), Ordering::Relaxed);
         // Whatever called `bop_run` may itself have Wasm on its stack.
         let outer = thread.get();
@@ -302,7 +302,7 @@ impl Strand {
             why
         };
         self.running.store(null_mut(), Ordering::Relaxed);
-        worker.user().set(null());
+        worker.local().fiber.set(null());
         why
     }
 
@@ -353,11 +353,28 @@ impl Strand {
 }
 
 impl Runnable for Strand {
+    type Local = Local;
+
+    fn rest(local: &Local) {
+        local.stacks.flush();
+    }
+
     #[inline(always)]
     fn run(this: &Arc<Strand>, worker: &Worker<Strand>) -> Turn {
-        let thread = ThreadWord::here();
-        let scheduler = &this.shared.scheduler;
         this.queued.store(false, Ordering::Relaxed);
+        worker.local().strand.set(Arc::as_ptr(this));
+        let turn = this.turn(worker);
+        // Ownership was given up just before this; nothing on this thread has asked for it since.
+        worker.local().strand.set(null());
+        turn
+    }
+}
+
+impl Strand {
+    #[inline(always)]
+    fn turn(&self, worker: &Worker<Strand>) -> Turn {
+        let (this, thread) = (self, ThreadWord::here());
+        let scheduler = &this.shared.scheduler;
         let (mailbox, counters) = (&this.mailbox, worker.counters());
         this.turn_began.set(scheduler.tick());
         let weight = this.weight.load(Ordering::Relaxed);

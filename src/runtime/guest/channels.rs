@@ -22,11 +22,11 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
             // Numbers come again after four thousand million; those still in use do not.
             loop {
                 held.last_channel = held.last_channel.wrapping_add(1).max(1);
-                if !held.channels.contains_key(&held.last_channel) {
+                if !held.channels.contains_key(&held.last_channel.into()) {
                     break;
                 }
             }
-            held.channels.insert(held.last_channel, Arc::new(channel));
+            held.channels.insert(held.last_channel.into(), Arc::new(channel));
             held.last_channel
         }))
     })?;
@@ -36,12 +36,13 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
         Ok(reply as i32)
     })?;
     linker.func_wrap(MODULE, "channel_receive", |mut caller: Call<'_>, channel: u32, value: u32| {
+        let running = fiber(&mut caller)?;
         // Before a value is taken out for nobody.
-        check(&mut caller, value, 8)?;
+        check(&mut caller, running, value, 8)?;
         let Some(channel) = find(&mut caller, channel)? else { return Ok(Reply::Invalid as i32) };
         let reply = match channel.receive(None) {
             Ok(received) => {
-                write(&mut caller, value, &received.to_le_bytes())?;
+                write(&mut caller, running, value, &received.to_le_bytes())?;
                 Reply::Ok
             }
             Err(status) => status.into(),
@@ -58,7 +59,7 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
     })?;
     linker.func_wrap(MODULE, "channel_delete", |mut caller: Call<'_>, channel: u32| {
         let running = fiber(&mut caller)?;
-        let gone = held(&running.strand, |held| held.channels.remove(&channel));
+        let gone = held(&running.strand, |held| held.channels.remove(&channel.into()));
         // Whoever waits in it learns that nobody can reach it any more.
         let Some(channel) = gone else { return Ok(Reply::Invalid as i32) };
         channel.close();
@@ -70,5 +71,5 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
 /// The channel with this number. A waiting call keeps it.
 fn find(caller: &mut Call<'_>, channel: u32) -> Result<Option<Arc<Channel>>> {
     let running = fiber(caller)?;
-    Ok(held(&running.strand, |held| held.channels.get(&channel).cloned()))
+    Ok(held(&running.strand, |held| held.channels.get(&channel.into()).cloned()))
 }

@@ -6,7 +6,7 @@ use wasmtime::{AsContextMut, Error, Extern, Linker, Ref, Result};
 use wasmtime_c_api::{WASMTIME_I32, WasmtimeStoreData};
 use wasmtime_wasi::I32Exit;
 
-use super::{Call, MODULE, Reply, check, fiber, held, write};
+use super::{Call, MODULE, Reply, check, exports, fiber, held, write};
 use crate::runtime::{spawn, wait};
 use crate::sys::clock;
 use crate::wasm::end::Outcome;
@@ -32,7 +32,6 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
         Ok(if started { Reply::Ok } else { Reply::Limit } as i32)
     })?;
     linker.func_wrap(MODULE, "join", |mut caller: Call<'_>, id: u64, result: u32| {
-        check(&mut caller, result, 4)?;
         join(&mut caller, id, result).map(|reply| reply as i32)
     })?;
     linker.func_wrap(MODULE, "detach", |mut caller: Call<'_>, id: u64| {
@@ -63,8 +62,7 @@ fn start(
 ) -> Result<Option<Arc<Fiber>>> {
     let strand = &running.strand;
     share(caller, running)?;
-    let table = caller.get_export(TABLE).and_then(Extern::into_table);
-    let table = table.ok_or_else(|| {
+    let table = exports(caller, running).table.ok_or_else(|| {
         Error::msg(format!("bop.spawn: the instance exports no table {TABLE}: see bop_module_prepare"))
     })?;
     let func = match table.get(&mut *caller, index.into()) {
@@ -113,6 +111,7 @@ fn share(caller: &mut Call<'_>, running: &Fiber) -> Result<()> {
 
 fn join(caller: &mut Call<'_>, id: u64, result: u32) -> Result<Reply> {
     let running = fiber(caller)?;
+    check(caller, running, result, 4)?;
     if running.id == id {
         return Ok(Reply::NotAllowed);
     }
@@ -132,6 +131,6 @@ fn join(caller: &mut Call<'_>, id: u64, result: u32) -> Result<Reply> {
         (Outcome::Returned, _) => 0,
         _ => return Ok(Reply::Failed),
     };
-    write(caller, result, &value.to_le_bytes())?;
+    write(caller, running, result, &value.to_le_bytes())?;
     Ok(Reply::Ok)
 }

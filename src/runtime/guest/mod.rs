@@ -9,9 +9,10 @@ mod fibers;
 mod words;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use wasmtime::{AsContextMut, Caller, Error, Linker, Memory, Result};
+use wasmtime::{AsContextMut, Caller, Error, Extern, Linker, Memory, Result, Table};
 use wasmtime_c_api::WasmtimeStoreData;
 
 use super::channel::Channel;
@@ -19,7 +20,7 @@ use super::queue::Queue;
 use super::wait::Status;
 use crate::wasm::bridge;
 use crate::wasm::fiber::{Fiber, current};
-use crate::wasm::shadow::expose::OUR_MEMORY;
+use crate::wasm::shadow::expose::{OUR_MEMORY, TABLE};
 use crate::wasm::strand::Strand;
 
 type Call<'a> = Caller<'a, WasmtimeStoreData>;
@@ -58,17 +59,40 @@ impl From<Status> for Reply {
     }
 }
 
+/// What is known by a number that is given out here, one after the other: nobody can choose numbers that collide.
+type Numbered<T> = HashMap<u64, T, BuildHasherDefault<Spread>>;
+
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only numbers are hashed")
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The table looks at the highest bits too.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 /// What the guests of a store hold.
 #[derive(Default)]
 struct Held {
     /// Fibers to be joined, by their number.
-    fibers: HashMap<u64, Arc<Fiber>>,
-    channels: HashMap<u32, Arc<Channel>>,
+    fibers: Numbered<Arc<Fiber>>,
+    channels: Numbered<Arc<Channel>>,
     last_channel: u32,
     /// Who waits for which word.
     words: HashMap<words::Word, Queue>,
     /// The instance's stack was looked for.
     looked: bool,
+    /// The instance that called last, and what it exports: looking exports up by name takes time.
+    caller: Option<(u32, Exports)>,
 }
 
 impl Held {
@@ -94,23 +118,43 @@ fn fiber<'a>(caller: &mut Call<'_>) -> Result<&'a Fiber> {
     })
 }
 
-fn memory(caller: &mut Call<'_>) -> Result<Memory> {
+/// What a guest's calls need of its instance.
+#[derive(Clone, Copy)]
+struct Exports {
+    memory: Option<Memory>,
+    table: Option<Table>,
+}
+
+/// Those of the instance that calls, by way of `running`.
+fn exports(caller: &mut Call<'_>, running: &Fiber) -> Exports {
+    let number = bridge::calling_instance(caller);
+    let known = held(&running.strand, |held| held.caller.filter(|known| Some(known.0) == number));
+    if let Some((_, exports)) = known {
+        return exports;
+    }
     let memory = caller.get_export("memory").or_else(|| caller.get_export(OUR_MEMORY));
-    let memory = memory.and_then(wasmtime::Extern::into_memory);
+    let table = caller.get_export(TABLE).and_then(Extern::into_table);
+    let exports = Exports { memory: memory.and_then(Extern::into_memory), table };
+    held(&running.strand, |held| held.caller = number.map(|number| (number, exports)));
+    exports
+}
+
+fn memory(caller: &mut Call<'_>, running: &Fiber) -> Result<Memory> {
+    let memory = exports(caller, running).memory;
     memory.ok_or_else(|| Error::msg("bop: the instance exports no memory of its own"))
 }
 
 /// Writes where the guest said; a null pointer is fine.
-fn write(caller: &mut Call<'_>, at: u32, bytes: &[u8]) -> Result<()> {
+fn write(caller: &mut Call<'_>, running: &Fiber, at: u32, bytes: &[u8]) -> Result<()> {
     if at != 0 {
-        memory(caller)?.write(caller, at as usize, bytes)?;
+        memory(caller, running)?.write(caller, at as usize, bytes)?;
     }
     Ok(())
 }
 
 /// Is the pointer such that [`write`] would do?
-fn check(caller: &mut Call<'_>, at: u32, len: usize) -> Result<()> {
-    let size = if at == 0 { return Ok(()) } else { memory(caller)?.data_size(caller) };
+fn check(caller: &mut Call<'_>, running: &Fiber, at: u32, len: usize) -> Result<()> {
+    let size = if at == 0 { return Ok(()) } else { memory(caller, running)?.data_size(caller) };
     if at as usize + len > size {
         return Err(Error::msg(format!("bop: a pointer beyond the memory: {at:#x}")));
     }

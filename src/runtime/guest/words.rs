@@ -12,6 +12,7 @@ use crate::runtime::queue::{Fate, Node};
 use crate::runtime::wait::{Status, Waiter};
 use crate::sys::clock;
 use crate::wasm::bridge;
+use crate::wasm::fiber::Fiber;
 use crate::wasm::strand::Strand;
 
 /// What `wait` returns; the first three as the instruction does.
@@ -30,8 +31,8 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
 pub type Word = (u64, u32);
 
 /// Which word it is, and its value.
-fn word(caller: &mut Call<'_>, at: u32) -> Result<(Word, i32)> {
-    let memory = memory(caller)?;
+fn word(caller: &mut Call<'_>, running: &Fiber, at: u32) -> Result<(Word, i32)> {
+    let memory = memory(caller, running)?;
     let word = memory.data(&*caller).get(at as usize..).and_then(<[u8]>::first_chunk::<4>);
     match word {
         Some(word) if at.is_multiple_of(4) => {
@@ -44,7 +45,7 @@ fn word(caller: &mut Call<'_>, at: u32) -> Result<(Word, i32)> {
 
 fn wait(mut caller: Call<'_>, at: u32, expected: i32, timeout: i64) -> Result<i32> {
     let running = fiber(&mut caller)?;
-    let (word, value) = word(&mut caller, at)?;
+    let (word, value) = word(&mut caller, running, at)?;
     if value != expected {
         return Ok(NOT_EQUAL);
     }
@@ -75,7 +76,7 @@ fn refused(status: Status) -> Result<i32> {
 
 fn notify(mut caller: Call<'_>, at: u32, count: u32) -> Result<u32> {
     let running = fiber(&mut caller)?;
-    let (word, _) = word(&mut caller, at)?;
+    let (word, _) = word(&mut caller, running, at)?;
     let mut woken = 0;
     while woken < count {
         let waiter = held(&running.strand, |held| {
