@@ -102,3 +102,42 @@ fn no_panic_leaves_an_exported_function() {
     }
     assert!(seen > 50, "found only {seen}");
 }
+
+/// The words that stand between two marks in the text, each time.
+fn between<'a>(text: &'a str, from: &'a str, to: &'a str) -> Vec<&'a str> {
+    let mut found: Vec<_> =
+        text.split(from).skip(1).filter_map(|rest| rest.split(to).next()).collect();
+    found.sort_unstable();
+    found
+}
+
+/// What `bop_guest.h` declares is what `bop_linker_define` defines, name by name; and the numbers of its
+/// statuses are those of `bop_status_t`, where both have them.
+#[test]
+fn the_header_for_guests_declares_what_is_defined() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let header = std::fs::read_to_string(root.join("include/bop_guest.h")).unwrap();
+    let mut defined = String::new();
+    for file in std::fs::read_dir(root.join("src/runtime/guest")).unwrap() {
+        defined.push_str(&std::fs::read_to_string(file.unwrap().path()).unwrap());
+    }
+    let declared: Vec<_> =
+        between(&header, "\nBOP_GUEST_IMPORT(", ")").into_iter().chain(["exit"]).collect();
+    let mut declared: Vec<_> = declared.into_iter().map(String::from).collect();
+    declared.sort_unstable();
+    let defined = between(&defined, "func_wrap(MODULE, \"", "\"");
+    assert_eq!(declared, defined);
+    assert!(declared.len() > 12, "{declared:?}");
+
+    let host = generate();
+    let mut same = 0;
+    for line in header.lines().filter_map(|line| line.trim().strip_prefix("BOP_GUEST_")) {
+        if let Some((name, number)) = line.split_once(" = ")
+            && let Some(line) = host.lines().find(|l| l.trim().starts_with(&format!("BOP_{name} = ")))
+        {
+            assert!(line.contains(&format!(" = {number}")), "BOP_GUEST_{name} is not {line}");
+            same += 1;
+        }
+    }
+    assert!(same >= 5, "only {same} statuses compared");
+}

@@ -25,7 +25,7 @@
 
 pub mod expose;
 pub mod find;
-mod locate;
+pub mod locate;
 mod region;
 
 use std::cell::{Cell, RefCell};

@@ -1,5 +1,7 @@
-//! A test for each fact about Wasmtime that this library rests on (W1 to W10, `docs/wasmtime.md`). Each
+//! A test for each fact about Wasmtime that this library rests on (`docs/wasmtime.md`; here W1 to W10). Each
 //! fails when the measure that goes with the fact is taken out.
+
+mod guests;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
