@@ -1301,9 +1301,10 @@ wasmtime_error_t *bop_spawn_host(bop_runtime_t *runtime,
                                  bop_fiber_t **out);
 
 /**
- * Spawns a fiber that makes a store, instantiates a module in it, calls one of its exports (`name`,
- * of `len` bytes), and deletes the store again. All of it, start function included, happens on the
- * fiber.
+ * Spawns a fiber that makes a store, instantiates a module in it, and calls one of its exports (`name`,
+ * of `len` bytes). All of it, start function included, happens on the fiber. The store is deleted when the
+ * fiber has ended, and those that its guest has spawned; on a worker: the finalizers of its data must not make
+ * calls that block.
  *
  * Returns: NULL and a handle in `*out` (`out` may be NULL: the fiber is detached); or an error, and
  * `*out` is left alone: no such function, wrong arguments, another engine's module, too many fibers, a

@@ -101,8 +101,8 @@ void bop_guest_exit(int32_t result);
 
 typedef uint32_t bop_guest_channel_t; /* 0: none */
 
-/* A channel that holds up to `capacity` values (2^20 at most); with 0 a sender waits for a receiver. 0 if there
- * can be none. */
+/* A channel that holds up to `capacity` values; with 0 a sender waits for a receiver. 0 if there can be none: more
+ * than 2^20 values, 2^24 in all channels together, or 2^17 handles of channels and of fibers not joined. */
 BOP_GUEST_IMPORT(channel_new)
 bop_guest_channel_t bop_guest_channel_new(uint32_t capacity);
 

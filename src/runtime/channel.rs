@@ -37,6 +37,11 @@ impl Channel {
         Ok(Channel { capacity, inner: Mutex::new(inner) })
     }
 
+    /// Values that it may hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,17 +8,22 @@ use wasmtime_c_api::WasmtimeStoreData;
 use super::{Call, MODULE, Reply, check, fiber, held, write};
 use crate::runtime::channel::Channel;
 
-/// Values that a guest's channel may hold: it is the host's memory.
+/// Values for which a store's channels may have room, all together: it is the host's memory, 128 MiB at the
+/// most.
+const ROOM: usize = 1 << 24;
+/// The same for one channel.
 const CAPACITY: u32 = 1 << 20;
 
 pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
     linker.func_wrap(MODULE, "channel_new", |mut caller: Call<'_>, capacity: u32| {
         let running = fiber(&mut caller)?;
         Ok(held(&running.strand, |held| {
-            if capacity > CAPACITY || held.is_full() {
+            let room = held.room + capacity as usize;
+            if capacity > CAPACITY || room > ROOM || held.is_full() {
                 return 0;
             }
             let Ok(channel) = Channel::new(capacity as usize) else { return 0 };
+            held.room = room;
             // Numbers come again after four thousand million; those still in use do not.
             loop {
                 held.last_channel = held.last_channel.wrapping_add(1).max(1);
@@ -59,7 +64,11 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
     })?;
     linker.func_wrap(MODULE, "channel_delete", |mut caller: Call<'_>, channel: u32| {
         let running = fiber(&mut caller)?;
-        let gone = held(&running.strand, |held| held.channels.remove(&channel.into()));
+        let gone = held(&running.strand, |held| {
+            let gone = held.channels.remove(&channel.into());
+            held.room -= gone.as_ref().map_or(0, |channel| channel.capacity());
+            gone
+        });
         // Whoever waits in it learns that nobody can reach it any more.
         let Some(channel) = gone else { return Ok(Reply::Invalid as i32) };
         channel.close();

@@ -28,8 +28,9 @@ type Call<'a> = Caller<'a, WasmtimeStoreData>;
 /// The name that guests import from.
 const MODULE: &str = "bop";
 
-/// Handles that a store's guests may hold at a time: of fibers that were not joined, and of channels.
-const HANDLES: usize = 1 << 20;
+/// Handles that a store's guests may hold at a time: of fibers that were not joined, and of channels. All
+/// that they cost is the host's memory.
+const HANDLES: usize = 1 << 17;
 
 /// What `bop_guest.h` calls a `bop_guest_status_t`; the numbers of `bop_status_t`, as far as it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,8 @@ struct Held {
     fibers: Numbered<Arc<Fiber>>,
     channels: Numbered<Arc<Channel>>,
     last_channel: u32,
+    /// Values for which the channels have room, all together.
+    room: usize,
     /// Who waits for which word.
     words: HashMap<words::Word, Queue>,
     /// The instance's stack was looked for.
