@@ -105,6 +105,8 @@ static const t_import IMPORTS[] = {{"yield", "", "", yields, NULL},
   "(func (export \"fill_below\") (param $bytes i32)"                                               \
   "  (call $fill (i32.sub (global.get $__stack_pointer) (local.get $bytes)) (local.get $bytes))"   \
   "  (call $nothing))"                                                                             \
+  "(func (export \"grow\") (param $pages i32) (result i32)"                                         \
+  "  (drop (memory.grow (local.get $pages))) (memory.size))"                                        \
   "(func $nothing)"                                                                                \
   "(func (export \"spin\") (loop (br 0)))"
 
@@ -113,6 +115,20 @@ static char *wat(const char *limit, const char *export_) {
   int n = snprintf(text, 8192, "(module " BODY ")", limit, export_);
   CHECK(n > 0 && n < 8192);
   return text;
+}
+
+/* A runtime with a quantum; 0: it switches at every check. Takes the options. */
+static bop_runtime_t *start(wasm_config_t *wasm, bop_guard_t guard, uint64_t quantum) {
+  bop_config_t *config = bop_config_new();
+  bop_config_workers(config, 3);
+  bop_config_quantum(config, quantum);
+  bop_config_guard(config, guard);
+  if (wasm)
+    bop_config_wasm(config, wasm);
+  bop_runtime_t *runtime;
+  OK(bop_runtime_new(config, &runtime));
+  OK(bop_runtime_start(runtime));
+  return runtime;
 }
 
 static char *plain(void) { return wat("", "(export \"__stack_pointer\")"); }
@@ -128,12 +144,15 @@ static void new_guest(t_guest *guest, bop_runtime_t *runtime, char *own_wat) {
   free(own_wat);
 }
 
-/* Runs `sum` in many fibers; the number of those that end otherwise than they should. */
-static int sums(const t_guest *guest, int fibers, int32_t depth) {
+/* Runs `sum` in many fibers, and starts the runtime with them if told to; the number of those that end
+ * otherwise than they should. */
+static int sums(const t_guest *guest, int fibers, int32_t depth, bop_runtime_t *start) {
   bop_fiber_t *fiber[STRESS_FIBERS];
   int wrong = 0;
   for (int i = 0; i < fibers; i++)
     fiber[i] = t_spawn(guest, "sum", (int32_t[]){i, depth}, 2);
+  if (start)
+    OK(bop_runtime_start(start));
   for (int i = 0; i < fibers; i++) {
     bop_outcome_t outcome;
     wasmtime_val_t result = t_i32(0);
@@ -156,7 +175,7 @@ static void wander(bop_runtime_t *runtime, const t_guest *guest) {
   atomic_store(&wanderers, 0);
   while (atomic_load(&wanderers) < 100) {
     memset((void *)first_thread, 0, sizeof first_thread);
-    CHECK_EQ(sums(guest, STRESS_FIBERS, 5), 0);
+    CHECK_EQ(sums(guest, STRESS_FIBERS, 5, NULL), 0);
   }
   t_cancel_all(spin, 4);
   t_guest_delete(&other);
@@ -165,16 +184,15 @@ static void wander(bop_runtime_t *runtime, const t_guest *guest) {
 static void shared_and_not(uint64_t quantum, const char *name) {
   CASE(name);
   bop_runtime_t *runtime = t_runtime(3, quantum);
-  OK(bop_runtime_start(runtime));
   t_guest guest;
   new_guest(&guest, runtime, plain());
-  /* The control: without a stack each, they overwrite each other's frames. */
-  CHECK(sums(&guest, STRESS_FIBERS, 5) > STRESS_FIBERS / 2);
+  /* The control: without a stack each, they overwrite each other's frames. All are there before the first runs. */
+  CHECK(sums(&guest, STRESS_FIBERS, 5, runtime) > STRESS_FIBERS / 2);
   t_guest_delete(&guest);
   new_guest(&guest, runtime, plain());
   OK(bop_store_share(guest.store, &guest.instance, NULL));
   for (int round = 0; round < 3; round++)
-    CHECK_EQ(sums(&guest, STRESS_FIBERS, 5), 0);
+    CHECK_EQ(sums(&guest, STRESS_FIBERS, 5, NULL), 0);
   wander(runtime, &guest);
   /* The host finds its own stack pointer as it was. */
   wasmtime_context_t *context;
@@ -241,8 +259,10 @@ static void overflow(bop_runtime_t *runtime, bool guards) {
   }
   /* Their regions are as good as new, guards included. */
   if (guards) {
-    CHECK_EQ(sums(&guest, GOOD * 2, 8), 0);
-    overflows(t_spawn1(&guest, "dive", 512), "16384 bytes of stack");
+    CHECK_EQ(sums(&guest, GOOD * 2, 8, NULL), 0);
+    /* One after another they have the same one; each opens a page of its guard. */
+    for (int i = 0; i < 20; i++)
+      overflows(t_spawn1(&guest, "dive", 512), "16384 bytes of stack");
   }
   t_guest_delete(&guest);
 }
@@ -325,7 +345,7 @@ static void allocator(bop_runtime_t *runtime) {
   OK(bop_store_share(guest.store, &guest.instance, options));
   bop_share_options_delete(options);
   CHECK_EQ(t_result(t_spawn0(&guest, "calls")), 1);
-  CHECK_EQ(sums(&guest, STRESS_FIBERS, 5), 0);
+  CHECK_EQ(sums(&guest, STRESS_FIBERS, 5, NULL), 0);
   CHECK(t_result(t_spawn0(&guest, "calls")) > 1);
   t_guest_delete(&guest);
 }
@@ -361,7 +381,7 @@ static void refusals(bop_runtime_t *runtime) {
   OK(bop_store_share(guest.store, &guest.instance, NULL));
   OK(bop_store_exit(guest.store));
   FAILS(bop_store_share(guest.store, &guest.instance, NULL), "shared already");
-  CHECK_EQ(sums(&guest, 20, 5), 0);
+  CHECK_EQ(sums(&guest, 20, 5, NULL), 0);
   t_guest_delete(&guest);
   t_guest_delete(&other);
   static const struct {
@@ -424,25 +444,63 @@ static void prepared(bop_runtime_t *runtime) {
   guest.export_[0].func = t_func(wasmtime_store_context(own), &guest.instance, "sum");
   OK(bop_store_new(runtime, own, &guest.store));
   OK(bop_store_share(guest.store, &guest.instance, NULL));
-  CHECK_EQ(sums(&guest, STRESS_FIBERS, 5), 0);
+  CHECK_EQ(sums(&guest, STRESS_FIBERS, 5, NULL), 0);
   t_guest_delete(&guest);
   wasmtime_linker_delete(linker);
   wasmtime_module_delete(module);
 }
 
+/* Memory that is used again for the next instance has no guards left in it. */
+static void pooled(bop_guard_t guard) {
+  CASE("pooled");
+  wasmtime_pooling_allocation_config_t *pool = wasmtime_pooling_allocation_config_new();
+  wasmtime_pooling_allocation_config_total_memories_set(pool, 1);
+  wasm_config_t *wasm = wasm_config_new();
+  wasmtime_pooling_allocation_strategy_set(wasm, pool);
+  wasmtime_pooling_allocation_config_delete(pool);
+  bop_runtime_t *runtime = start(wasm, guard, 0);
+  for (int i = 0; i < 3; i++) {
+    t_guest guest;
+    new_guest(&guest, runtime, plain());
+    CHECK_EQ(t_result(t_spawn0(&guest, "pages")), 2);
+    /* Without sharing first: all of what the last one had. The kernel, which opens no guard, can read it. */
+    CHECK_EQ(t_result(t_spawn1(&guest, "grow", 20)), 22);
+    wasmtime_context_t *context;
+    wasmtime_extern_t memory;
+    int ends[2];
+    CHECK_EQ(pipe(ends), 0);
+    OK(bop_store_enter(guest.store, &context));
+    CHECK(wasmtime_instance_export_get(context, &guest.instance, "memory", 6, &memory));
+    const uint8_t *data = wasmtime_memory_data(context, &memory.of.memory);
+    for (size_t at = 0; at < wasmtime_memory_data_size(context, &memory.of.memory); at += 4096)
+      CHECK_EQ(write(ends[1], data + at, 1), 1);
+    OK(bop_store_exit(guest.store));
+    close(ends[0]);
+    close(ends[1]);
+    OK(bop_store_share(guest.store, &guest.instance, NULL));
+    CHECK_EQ(sums(&guest, 20, 5, NULL), 0);
+    overflows(t_spawn1(&guest, "dive", 512), "65536 bytes of stack");
+    t_guest_delete(&guest);
+  }
+  OK(bop_runtime_delete(runtime));
+}
+
 int main(void) {
   t_start("share");
   shared_and_not(50000, "shared, preempted");
-  bop_config_t *config = bop_config_new();
-  bop_config_workers(config, 3);
-  bop_config_quantum(config, 0);
   bop_runtime_t *runtime;
-  OK(bop_runtime_new(config, &runtime));
-  OK(bop_runtime_start(runtime));
+  /* With a quantum that never ends, nothing but a guard makes a fiber look up. */
+  for (int i = 0; i < 4; i++) {
+    runtime = start(NULL, i & 1 ? BOP_GUARD_MPROTECT : BOP_GUARD_AUTO, i & 2 ? 3600 * SECOND : 0);
+    overflow(runtime, true);
+    host_writes(runtime);
+    OK(bop_runtime_delete(runtime));
+  }
+  pooled(BOP_GUARD_AUTO);
+  pooled(BOP_GUARD_MPROTECT);
+  runtime = start(NULL, BOP_GUARD_AUTO, 0);
   reuse(runtime);
-  overflow(runtime, true);
   overflow(runtime, false);
-  host_writes(runtime);
   sizes(runtime);
   allocator(runtime);
   refusals(runtime);

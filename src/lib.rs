@@ -4,8 +4,8 @@
 //!
 //! ```text
 //!   capi      the exported functions: C types, casts, pointer checks; no logic
-//!   runtime   engine set-up, life cycle, spawning, waiting, statistics
-//!   wasm      all that knows Wasmtime: activations, stores as strands, preemption, guests
+//!   runtime   engine set-up, life cycle, spawning, waiting, channels, what guests import
+//!   wasm      all that knows Wasmtime: activations, stores as strands, preemption, shadow stacks
 //!   sched     workers, run queues, stealing, idling, timers; knows no Wasm
 //!   fiber     stacks, the switch, the fiber's state word
 //!   sys       memory, guards, futex, clocks, signals, THE thread-locals
