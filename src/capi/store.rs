@@ -75,7 +75,8 @@ pub unsafe extern "C" fn bop_store_delete(store: *mut bop_store_t) {
 }
 
 /// Sets what a trap of one fiber means to the others of the store. Default `BOP_TRAP_ISOLATE`. Setting it
-/// back to that makes a poisoned store take fibers again. An exit (WASI's `proc_exit`) is no trap.
+/// back to that makes a poisoned store take fibers again. An exit (WASI's `proc_exit`) is no trap. Which fiber
+/// poisoned the store, and by what, is what the error of a later spawn says.
 ///
 /// Returns: NULL, or an error: a number that is no policy, a NULL.
 /// Context: any thread or fiber. It counts from the next trap on.

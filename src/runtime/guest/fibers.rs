@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmtime::{AsContextMut, Error, Extern, Linker, Ref, Result};
+use wasmtime::{AsContextMut, Error, Extern, Linker, Module, Ref, Result};
 use wasmtime_c_api::{WASMTIME_I32, WasmtimeStoreData};
 use wasmtime_wasi::I32Exit;
 
@@ -14,21 +14,24 @@ use crate::wasm::fiber::{Fiber, current};
 use crate::wasm::shadow::expose::{OUR_STACK_POINTER, TABLE};
 use crate::wasm::shadow::find::STACK_POINTER;
 use crate::wasm::shadow::Plan;
+use crate::wasm::shadow::locate::probe;
 
 pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
-    linker.func_wrap(MODULE, "spawn", |mut caller: Call<'_>, func: u32, arg: i32| {
+    let probe = probe(linker.engine()).map_err(Error::msg)?;
+    let module = probe.clone();
+    linker.func_wrap(MODULE, "spawn", move |mut caller: Call<'_>, func: u32, arg: i32| {
         let running = fiber(&mut caller)?;
         if held(&running.strand, |held| held.is_full()) {
             return Ok(0);
         }
-        let Some(new) = start(&mut caller, running, func, arg)? else { return Ok(0) };
+        let Some(new) = start(&mut caller, running, func, arg, &module)? else { return Ok(0) };
         let id = new.id;
         held(&running.strand, |held| held.fibers.insert(id, new));
         Ok(id)
     })?;
-    linker.func_wrap(MODULE, "go", |mut caller: Call<'_>, func: u32, arg: i32| {
+    linker.func_wrap(MODULE, "go", move |mut caller: Call<'_>, func: u32, arg: i32| {
         let running = fiber(&mut caller)?;
-        let started = start(&mut caller, running, func, arg)?.is_some();
+        let started = start(&mut caller, running, func, arg, &probe)?.is_some();
         Ok(if started { Reply::Ok } else { Reply::Limit } as i32)
     })?;
     linker.func_wrap(MODULE, "join", |mut caller: Call<'_>, id: u64, result: u32| {
@@ -59,9 +62,10 @@ fn start(
     running: &Fiber,
     index: u32,
     arg: i32,
+    probe: &Module,
 ) -> Result<Option<Arc<Fiber>>> {
     let strand = &running.strand;
-    share(caller, running)?;
+    share(caller, running, probe)?;
     let table = exports(caller, running).table.ok_or_else(|| {
         Error::msg(format!("bop.spawn: the instance exports no table {TABLE}: see bop_module_prepare"))
     })?;
@@ -83,7 +87,7 @@ fn start(
 }
 
 /// Before there is a second fiber: if the instance keeps a stack in its memory, each must have its own.
-fn share(caller: &mut Call<'_>, running: &Fiber) -> Result<()> {
+fn share(caller: &mut Call<'_>, running: &Fiber, probe: &Module) -> Result<()> {
     let strand = &running.strand;
     if held(strand, |held| std::mem::replace(&mut held.looked, true)) || strand.shares() {
         return Ok(());
@@ -96,6 +100,7 @@ fn share(caller: &mut Call<'_>, running: &Fiber) -> Result<()> {
         Err("the store has several fibers already: see bop_store_share".to_string())
     } else {
         // The exports are looked up in the calling instance, whatever store reference is passed.
+        let _ = running.shared().probe.set(Ok(probe.clone()));
         let names = [OUR_STACK_POINTER, STACK_POINTER, "memory", super::OUR_MEMORY];
         let exports: Vec<_> = names.map(|name| (name, caller.get_export(name))).into();
         let get = |name: &str| exports.iter().find(|e| e.0 == name).and_then(|e| e.1.clone());

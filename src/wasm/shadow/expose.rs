@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use wasm_encoder::{ExportKind, ExportSection, Module, RawSection};
 use wasmparser::{ExternalKind, Parser};
 
-use super::find::{Choice, Contents, How, STACK_POINTER};
+use super::find::{Choice, Contents, How, STACK_POINTER, no_module};
 
 /// The exports that an edit adds when the usual name is taken or there is none.
 pub const OUR_STACK_POINTER: &str = "__bop_stack_pointer";
@@ -84,7 +84,7 @@ fn with_exports(wasm: &[u8], exports: &ExportSection) -> Result<Vec<u8>, String>
     let mut module = Module::new();
     let mut written = false;
     for payload in Parser::new(0).parse_all(wasm) {
-        let payload = payload.map_err(|e| format!("not a module: {e}"))?;
+        let payload = payload.map_err(|e| no_module(&e))?;
         let Some((id, range)) = payload.as_section() else { continue };
         if id == EXPORTS || !written && LATER.contains(&id) {
             module.section(exports);

@@ -13,7 +13,7 @@
 //! a global that counts something.
 
 use wasmparser::{
-    ConstExpr, ExternalKind, FunctionBody, Global, GlobalType, KnownCustom, Name, Operator, Parser,
+    BinaryReaderError, ConstExpr, ExternalKind, FunctionBody, Global, GlobalType, KnownCustom, Name, Operator, Parser,
     Payload, TypeRef, ValType,
 };
 
@@ -59,6 +59,12 @@ pub struct Contents {
     /// Functions that use the first defined global as a stack.
     frames: u32,
     pub is_component: bool,
+}
+
+/// What the parser says, in one line.
+pub fn no_module(error: &BinaryReaderError) -> String {
+    let line = error.message().lines().next().unwrap_or("");
+    format!("not a module: {line} (at byte {})", error.offset())
 }
 
 /// The value of `(i32.const n)`.
@@ -108,13 +114,13 @@ impl Contents {
             match payload.and_then(&mut read) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(e) => return Err(format!("not a module: {e}")),
+                Err(e) => return Err(no_module(&e)),
             }
         }
         if matches!(choice, Choice::Find) && contents.named().is_none() && contents.may_be_layout() {
             let global = contents.imported_globals;
             for body in &bodies {
-                let found = makes_a_frame(body, global).map_err(|e| format!("not a module: {e}"))?;
+                let found = makes_a_frame(body, global).map_err(|e| no_module(&e))?;
                 contents.frames += u32::from(found);
             }
         }

@@ -1,6 +1,6 @@
 //! Where an instance keeps its stack pointer, so that it can be switched by a load and a store.
 
-use wasmtime::{Extern, Global, Instance, Memory, Module, Store, Val, ValType};
+use wasmtime::{Engine, Extern, Global, Instance, Memory, Module, Store, Val, ValType};
 use wasmtime_c_api::WasmtimeStoreData;
 use wasmtime_environ::{GlobalIndex, HostPtr, MemoryIndex, PtrSize, VMOffsets, VMOffsetsFields};
 
@@ -67,6 +67,12 @@ const PROBE: &[u8] = &[
     3, 2, 1, 0, 7, 5, 1, 1, 0x66, 0, 0, 10, 4, 1, 2, 0, 0x0b,
 ];
 
+/// The module of the instance that imports both. To compile it takes more stack than a fiber has for its host
+/// functions, so whoever may be on one brings it along.
+pub fn probe(engine: &Engine) -> Result<Module, String> {
+    Module::new(engine, PROBE).map_err(|e| format!("{e:#}"))
+}
+
 /// Where a global's value and a memory's definition (its base, then its length) lie.
 ///
 /// An instance that imports both has their addresses in its `VMContext`, at offsets that are public and
@@ -78,7 +84,7 @@ pub fn addresses(
     memory: Memory,
 ) -> Result<(*mut u32, Definition), String> {
     let failed = |e: wasmtime::Error| format!("looking for the stack pointer: {e:#}");
-    let module = shared.probe.get_or_init(|| Module::new(&shared.engine, PROBE).map_err(|e| format!("{e:#}")));
+    let module = shared.probe.get_or_init(|| probe(&shared.engine));
     let module = module.as_ref().map_err(Clone::clone)?;
     let imports = [memory.into(), global.into()];
     let probe = Instance::new(&mut *store, module, &imports).map_err(failed)?;
