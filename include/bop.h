@@ -768,9 +768,10 @@ void bop_fiber_detach(bop_fiber_t *fiber);
 
 /**
  * Defines the module `bop` in a linker: what `bop_guest.h` declares, with which a guest spawns fibers of
- * its own instance, waits, and passes values through channels. The instance must be shared
- * (`bop_store_share`), or be alone in its store and prepared (`bop_module_prepare`), or keep no stack in
- * its memory.
+ * its own instance, waits, and passes values through channels. An instance that exports its stack pointer
+ * (`bop_module_prepare`) and was not shared (`bop_store_share`) is shared by its first spawn, with the defaults,
+ * if only one fiber of the store lives then; else that spawn traps. Most of it needs a fiber: a start function
+ * that the host's own thread runs traps there.
  *
  * Returns: NULL, or an error: one of the names is defined already, a NULL.
  * Context: any thread or fiber.
@@ -1365,7 +1366,8 @@ bool bop_fiber_times(const bop_fiber_t *fiber, bop_times_t *times);
 
 /**
  * Hands a store to a runtime, with all that is in it; `wasmtime_store_t`'s functions may not be used
- * on it any more. The runtime sets the store's epoch callback and deadline.
+ * on it any more. The runtime sets the store's epoch callback and deadline; before that, Wasm in the store traps
+ * at its first epoch check unless `wasmtime_context_set_epoch_deadline` was called.
  *
  * Returns: NULL and the handle in `*out`, or an error: made with another engine, set up for Wasmtime's
  * async calls, a NULL.

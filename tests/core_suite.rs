@@ -21,7 +21,7 @@ use std::time::Duration;
 use support::stock_fails::STOCK_FAILS;
 use support::wast::{self, Failure, Script};
 use support::{Runtime, thread_id};
-use wasmtime::{Config, Engine, OptLevel};
+use wasmtime::Engine;
 
 const WORKERS: usize = 3;
 /// Scripts under way at once: enough that a fiber which was switched out finds others before it in the queue, and
@@ -31,57 +31,6 @@ const DRIVERS: usize = 4 * WORKERS;
 const STACK: usize = 8 << 20;
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Stock Wasmtime with all that the suite needs; code quality is not the point.
-fn stock_engine() -> Engine {
-    let mut config = Config::new();
-    config
-        .wasm_reference_types(true)
-        .wasm_function_references(true)
-        .wasm_gc(true)
-        .wasm_exceptions(true);
-    config
-        .wasm_memory64(true)
-        .wasm_multi_memory(true)
-        .wasm_custom_page_sizes(true);
-    config
-        .wasm_threads(true)
-        .shared_memory(true)
-        .wasm_tail_call(true);
-    config
-        .wasm_simd(true)
-        .wasm_relaxed_simd(true)
-        .wasm_wide_arithmetic(true);
-    config
-        .cranelift_opt_level(OptLevel::None)
-        .parallel_compilation(false);
-    Engine::new(&config).expect("stock engine")
-}
-
-/// The same settings through the C API; BOP adds epoch interruption.
-fn fiber_config() -> *mut bop::wasm_config_t {
-    let mut config = bop::wasm_config_new();
-    let c = &mut *config;
-    bop::wasmtime_config_wasm_reference_types_set(c, true);
-    bop::wasmtime_config_wasm_function_references_set(c, true);
-    bop::wasmtime_config_wasm_gc_set(c, true);
-    bop::wasmtime_config_wasm_exceptions_set(c, true);
-    bop::wasmtime_config_wasm_memory64_set(c, true);
-    bop::wasmtime_config_wasm_multi_memory_set(c, true);
-    bop::wasmtime_config_wasm_custom_page_sizes_set(c, true);
-    bop::wasmtime_config_wasm_threads_set(c, true);
-    bop::wasmtime_config_shared_memory_set(c, true);
-    bop::wasmtime_config_wasm_tail_call_set(c, true);
-    bop::wasmtime_config_wasm_simd_set(c, true);
-    bop::wasmtime_config_wasm_relaxed_simd_set(c, true);
-    bop::wasmtime_config_wasm_wide_arithmetic_set(c, true);
-    bop::wasmtime_config_cranelift_opt_level_set(
-        c,
-        bop::wasmtime_opt_level_t::WASMTIME_OPT_LEVEL_NONE,
-    );
-    bop::wasmtime_config_parallel_compilation_set(c, false);
-    Box::into_raw(config)
-}
-
 /// What the stock engine makes of a script: whole, and in pieces.
 struct Stock {
     whole: Option<Failure>,
@@ -90,7 +39,7 @@ struct Stock {
 
 /// Hands the scripts out to `threads` plain threads with big stacks.
 fn run_stock(scripts: &Arc<Vec<Script>>, threads: usize) -> Vec<Stock> {
-    let engine = stock_engine();
+    let engine = Engine::new(&wast::stock_config()).expect("stock engine");
     let next = Arc::new(AtomicUsize::new(0));
     let done: Arc<Mutex<BTreeMap<usize, Stock>>> = Arc::default();
     let threads: Vec<_> = (0..threads)
@@ -177,7 +126,7 @@ fn drive(
 
 /// Runs the scripts on fibers; also returns the preemptions and steals.
 fn run_fibers(scripts: &Arc<Vec<Script>>) -> (Vec<OnFibers>, u64, u64) {
-    let rt = Arc::new(Runtime::start(WORKERS, 0, 1 << 20, fiber_config()));
+    let rt = Arc::new(Runtime::start(WORKERS, 0, 1 << 20, wast::fiber_config()));
     // SAFETY: the runtime is live.
     let engine = unsafe { bop::engine_of(rt.0) };
     let next = Arc::new(AtomicUsize::new(0));

@@ -27,7 +27,8 @@ impl Drop for bop_store_t {
 }
 
 /// Hands a store to a runtime, with all that is in it; `wasmtime_store_t`'s functions may not be used
-/// on it any more. The runtime sets the store's epoch callback and deadline.
+/// on it any more. The runtime sets the store's epoch callback and deadline; before that, Wasm in the store traps
+/// at its first epoch check unless `wasmtime_context_set_epoch_deadline` was called.
 ///
 /// Returns: NULL and the handle in `*out`, or an error: made with another engine, set up for Wasmtime's
 /// async calls, a NULL.

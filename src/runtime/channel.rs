@@ -120,12 +120,10 @@ impl Channel {
         // SAFETY: under the lock.
         let fate = || (self.lock(), unsafe { (*place.node).fate }).1;
         let status = waiter.wait(deadline, || fate() != Fate::Waits);
-        let inner = self.lock();
-        // SAFETY: under the lock.
-        let (fate, value) = unsafe { ((*place.node).fate, (*place.node).value) };
-        drop(inner);
-        match fate {
-            Fate::Served => (Status::Ok, value),
+        // Only once it is out of the queue is its fate final: until then somebody may serve it.
+        drop(place);
+        match node.fate {
+            Fate::Served => (Status::Ok, node.value),
             Fate::Closed => (Status::Closed, 0),
             Fate::Waits => (status, 0),
         }

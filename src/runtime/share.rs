@@ -31,7 +31,8 @@ pub unsafe fn share(strand: &Arc<Strand>, instance: *const Instance, plan: &Plan
     } else {
         // SAFETY: per contract.
         let instance = unsafe { *instance };
-        strand.share(plan, None, |store, name| instance.get_export(store, name))
+        let shared = strand.share(plan, None, |store, name| instance.get_export(store, name));
+        shared.map_err(|e| e.to_string())
     };
     if !entered {
         strand.exit()?;

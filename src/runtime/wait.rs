@@ -174,20 +174,18 @@ impl Waiter {
 
     /// The caller, if it may wait: not for what is due already.
     pub fn here(deadline: Option<u64>) -> Result<Waiter, Status> {
-        let Some(fiber) = current() else {
-            if on_worker() {
-                return Err(Status::NotAllowed);
-            }
-            return Ok(Waiter::Thread(Arc::default()));
-        };
-        if fiber.cancelled() {
+        let fiber = current();
+        if fiber.is_some_and(Fiber::cancelled) {
             return Err(Status::Cancelled);
         }
         if deadline.is_some_and(|deadline| clock::now() >= deadline) {
             return Err(Status::Timeout);
         }
-        may_suspend(fiber)?;
-        Ok(Waiter::Fiber(fiber))
+        match fiber {
+            Some(fiber) => may_suspend(fiber).map(|()| Waiter::Fiber(fiber)),
+            None if on_worker() => Err(Status::NotAllowed),
+            None => Ok(Waiter::Thread(Arc::default())),
+        }
     }
 
     /// What wakes it.

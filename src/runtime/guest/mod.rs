@@ -8,7 +8,7 @@ mod channels;
 mod fibers;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -92,8 +92,8 @@ struct Held {
     room: usize,
     /// Who waits for which word.
     words: HashMap<words::Word, Queue>,
-    /// The instance's stack was looked for.
-    looked: bool,
+    /// The instances, by their numbers, that are shared or keep no stack in their memory.
+    ready: HashSet<u64, BuildHasherDefault<Spread>>,
     /// The instance that called last, and what it exports: looking exports up by name takes time.
     caller: Option<(u32, Exports)>,
 }

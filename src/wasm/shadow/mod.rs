@@ -75,6 +75,29 @@ impl Default for Plan {
     }
 }
 
+/// Why an instance is not shared anew.
+#[derive(Debug)]
+pub enum NotShared {
+    /// Its stack pointer is shared already.
+    Already,
+    Because(String),
+}
+
+impl From<String> for NotShared {
+    fn from(why: String) -> NotShared {
+        NotShared::Because(why)
+    }
+}
+
+impl fmt::Display for NotShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NotShared::Already => "the instance's stack pointer is shared already",
+            NotShared::Because(why) => why,
+        })
+    }
+}
+
 /// An instance that the fibers of a store share. It belongs to the owner of the strand.
 pub struct Shadow {
     /// The global's value. It lies in the instance, which lives as long as the store.
@@ -103,11 +126,11 @@ impl Shadow {
         exports: Exports,
         plan: &Plan,
         others: &[Shadow],
-    ) -> Result<Shadow, String> {
+    ) -> Result<Shadow, NotShared> {
         let Exports { global, memory, allocator } = exports;
         let (pointer, definition) = locate::addresses(shared, store, global, memory)?;
         if others.iter().any(|other| std::ptr::eq(other.pointer, pointer)) {
-            return Err("the instance's stack pointer is shared already".into());
+            return Err(NotShared::Already);
         }
         let guard = shared.pool.guard();
         let mut regions = Regions::new(store, memory, definition, allocator, plan, guard)?;
@@ -152,12 +175,15 @@ impl Strand {
         plan: &Plan,
         fiber: Option<&Fiber>,
         get: impl Fn(&mut Store<WasmtimeStoreData>, &str) -> Option<Extern>,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotShared> {
         // SAFETY: the caller owns the strand.
         let (store, shadows) = unsafe { (self.store(), &mut *self.shadows.get()) };
         let exports = Exports::find(store, plan, get)?;
         let shadow = Shadow::new(&self.shared, store, exports, plan, shadows)?;
         if let Some(fiber) = fiber {
+            if self.fibers() > 1 {
+                return Err("the store has several fibers already: see bop_store_share".to_string().into());
+            }
             let frame = Frame { region: None, pointer: shadow.base.clone(), guard: (0, 0) };
             // SAFETY: the running fiber's own.
             unsafe { (*fiber.frames.get()).push(frame) };
@@ -166,12 +192,6 @@ impl Strand {
         self.shadow_limit.fetch_min(limit, Ordering::Relaxed);
         shadows.push(shadow);
         Ok(())
-    }
-
-    /// Does it share any instance? The caller owns the strand.
-    pub fn shares(&self) -> bool {
-        // SAFETY: per contract.
-        !unsafe { self.shared_instances() }.is_empty()
     }
 
     /// # Safety
