@@ -22,12 +22,22 @@ static wasm_trap_t *gives_up(void *env, wasmtime_caller_t *caller, const wasmtim
   return wasmtime_trap_new("gave up", 7);
 }
 
-static const t_import IMPORTS[] = {{"sleep", "", "", sleeps, NULL},
+static wasm_trap_t *parks_once(void *env, wasmtime_caller_t *caller, const wasmtime_val_t *args,
+                               size_t nargs, wasmtime_val_t *results, size_t nresults) {
+  (void)env, (void)caller, (void)args, (void)nargs, (void)results, (void)nresults;
+  CHECK_EQ(bop_park(), BOP_CANCELLED);
+  return NULL;
+}
+
+static const t_import IMPORTS[] = {{"park", "", "", parks_once, NULL},
+                                   {"sleep", "", "", sleeps, NULL},
                                    {"give_up", "", "", gives_up, NULL},
                                    {NULL, NULL, NULL, NULL, NULL}};
 
 static const char *const GUEST =
     "(module (import \"host\" \"sleep\" (func $sleep)) (import \"host\" \"give_up\" (func $give_up))"
+    "  (import \"host\" \"park\" (func $park))"
+    "  (func $entry) (func (export \"park_then_enter\") (call $park) (call $entry))"
     "  (global $n (mut i64) (i64.const 0))"
     "  (func $spin (export \"spin\") (loop (br 0)))"
     "  (func (export \"count\") (loop (global.set $n (i64.add (global.get $n) (i64.const 1))) (br 0)))"
@@ -198,6 +208,18 @@ static void in_host_functions(const t_guest *guest) {
   }
 }
 
+/* Who waited, was cancelled, and goes on in Wasm traps at its very next check, however soon that comes: the
+ * canceller may still be in its call. */
+static void at_the_next_check(const t_guest *guest) {
+  CASE("at the next check");
+  for (int i = 0; i < 500; i++) {
+    bop_fiber_t *fiber = t_spawn0(guest, "park_then_enter");
+    EVENTUALLY(bop_fiber_state(fiber) == BOP_STATE_PARKED);
+    CHECK_EQ(bop_fiber_cancel(fiber), BOP_OK);
+    ENDS(fiber, BOP_OUTCOME_CANCELLED);
+  }
+}
+
 int main(void) {
   t_start("cancel");
   bop_runtime_t *runtime = t_runtime(1, 50000);
@@ -210,6 +232,7 @@ int main(void) {
   finished(runtime);
   siblings(runtime, &guest);
   in_host_functions(&guest);
+  at_the_next_check(&guest);
   bop_stats_t stats = t_stats(runtime);
   CHECK_EQ(stats.spawned, stats.finished);
   t_guest_delete(&guest);

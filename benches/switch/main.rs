@@ -9,11 +9,13 @@
 //! Nothing is asserted about times; what ran is checked to have run.
 
 mod floors;
+mod guests;
 mod measure;
 mod memory;
 mod ours;
 mod plot;
 mod rival;
+mod shared;
 mod spawns;
 mod yields;
 
@@ -39,11 +41,16 @@ const BENCHES: &[Bench] = &[
     Bench { name: "preempt, 2 fibers, own stores", duel: |s| yields::preemptions(s, Own) },
     Bench { name: "preempt, 2 fibers, one store", duel: |s| yields::preemptions(s, One) },
     Bench { name: "spawn + join, one store", duel: spawns::one_store },
+    Bench { name: "spawn + join, from the guest", duel: shared::from_the_guest },
+    Bench { name: "spawn + join, from a host function", duel: shared::from_a_host_function },
     Bench { name: "spawn + join, fresh instance", duel: spawns::fresh_instance },
     Bench { name: "spawn + join, fresh instance, pool", duel: spawns::fresh_instance_pooled },
     Bench { name: "spawn + join, host function", duel: spawns::host_function },
+    Bench { name: "wake + park, 10,000 in one instance", duel: |s| shared::wakes(s, 10_000) },
+    Bench { name: "wake + park, 100,000 in one instance", duel: |s| shared::wakes(s, 100_000) },
     Bench { name: "resident memory, parked host fiber", duel: memory::host_fibers },
     Bench { name: "resident memory, parked Wasm call", duel: memory::wasm_calls },
+    Bench { name: "resident memory, parked, shared", duel: memory::shared_calls },
 ];
 
 /// What the command line asks for.

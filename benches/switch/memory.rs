@@ -3,8 +3,9 @@
 //! A process gives little back, so only the first measurement of each would mean anything: every
 //! round is a process of its own. What the kernel keeps for a thread or a mapping is not seen.
 
+use crate::guests::Guest;
 use crate::measure::{Duel, Scale, Unit};
-use crate::ours::{Fiber, Guest, Runtime};
+use crate::ours::{Fiber, Runtime};
 use crate::rival::{Import, Rival};
 use crate::yields::GUEST;
 use std::ffi::c_void;
@@ -37,6 +38,14 @@ pub fn wasm_calls(scale: Scale) -> Duel {
         .in_unit(Unit::Bytes)
 }
 
+/// Bytes per parked Wasm call with a stack of its own in the memory of a shared instance.
+pub fn shared_calls(scale: Scale) -> Duel {
+    let calls = few(scale, FIBERS);
+    Duel::new(move || round("shared", calls))
+        .against("pending call_async, own stores", move || round("async", calls))
+        .in_unit(Unit::Bytes)
+}
+
 /// Memory is quick to measure, and too few of anything would drown in what is not theirs.
 fn few(scale: Scale, full: u32) -> u32 {
     if scale.quick { full / 5 } else { full }
@@ -57,7 +66,8 @@ pub fn child(kind: Option<String>, count: Option<String>) -> ! {
     let count: u32 = count.and_then(|count| count.parse().ok()).unwrap_or(1);
     let grown = match kind.as_deref() {
         Some("host") => park_host_fibers(count),
-        Some("wasm") => park_wasm_fibers(count),
+        Some("wasm") => park_wasm_fibers(count, GUEST, false),
+        Some("shared") => park_wasm_fibers(count, COMPILED, true),
         Some("async") => suspend_calls(count),
         Some("threads") => park_threads(count),
         _ => exit(2),
@@ -116,12 +126,22 @@ fn park_host_fibers(count: u32) -> f64 {
     grown
 }
 
+/// A guest with a stack in its memory, which this one leaves alone.
+const COMPILED: &str = r#"(module
+  (import "host" "yield" (func $yield))
+  (memory (export "memory") 2)
+  (global (export "__stack_pointer") (mut i32) (i32.const 65536))
+  (func (export "yields") (param i32 i32) (call $yield)))"#;
+
 /// All in one instance.
-fn park_wasm_fibers(count: u32) -> f64 {
+fn park_wasm_fibers(count: u32, text: &str, shared: bool) -> f64 {
     let rt = Runtime::new(1, None);
     rt.start();
-    let guest = Guest::new(&rt, GUEST, guest_parks);
-    let store = guest.store(&rt, "yields");
+    let guest = Guest::new(&rt, text, guest_parks);
+    let mut store = guest.store(&rt, "yields");
+    if shared {
+        store = store.share(None);
+    }
     let grown = parked_fibers(count, || store.spawn(&[1, 1]));
     std::mem::forget((store, guest, rt));
     grown

@@ -2,9 +2,11 @@
 //! as tasks of tokio.
 
 use crate::measure::{MARKS, now};
+use crate::shared::{END, LAP, PARKER, comes, noted, told};
 use crate::yields::{GUEST, WARM_UP};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 use wasmtime::{
     Caller, Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module,
@@ -136,6 +138,63 @@ fn poll_all(guests: &mut [Guest], laps: i32) -> u64 {
         });
     }
     pending
+}
+
+/// Calls that wait in random order, each in a store of its own.
+pub struct Parked {
+    guests: Vec<(Store<()>, TypedFunc<u32, u32>)>,
+}
+
+impl Parked {
+    pub fn new(count: u32) -> Parked {
+        let engine = engine(false);
+        let module = Module::new(&engine, PARKER).unwrap();
+        let mut linker: Linker<()> = Linker::new(&engine);
+        linker
+            .func_wrap_async("host", "park", |_: Caller<'_, ()>, (me, noted): (u32, u32)| {
+                comes(me, noted);
+                Box::new(async move {
+                    YieldOnce(false).await;
+                    told(LAP.load(Relaxed), me)
+                })
+            })
+            .unwrap();
+        let pre = linker.instantiate_pre(&module).unwrap();
+        let guest = |_| {
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(FAR);
+            let instance = block_on(pre.instantiate_async(&mut store)).unwrap();
+            let func = instance.get_typed_func(&mut store, "parks").unwrap();
+            (store, func)
+        };
+        Parked { guests: (0..count).map(guest).collect() }
+    }
+
+    /// Nanoseconds for polling all calls, once per lap in its order.
+    pub fn time(&mut self, orders: &[Vec<u32>]) -> f64 {
+        let guests = (0..).zip(&mut self.guests);
+        let calls = guests.map(|(me, (store, func))| Box::pin(func.call_async(store, me)));
+        let mut calls: Vec<_> = calls.collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        for call in &mut calls {
+            assert!(call.as_mut().poll(&mut cx).is_pending(), "the guest did not wait");
+        }
+        let mut time = 0;
+        for (lap, order) in (1..).zip(orders) {
+            LAP.store(lap, Relaxed);
+            let start = now();
+            for &me in order {
+                let poll = calls[me as usize].as_mut().poll(&mut cx);
+                assert!(poll.is_pending(), "the guest did not wait again");
+            }
+            time += now() - start;
+        }
+        LAP.store(END, Relaxed);
+        for (me, call) in (0..).zip(calls) {
+            assert_eq!(block_on(call).unwrap(), noted(orders.len() as u32, me), "call {me}");
+        }
+        time as f64
+    }
 }
 
 /// Polls one future until it is ready.

@@ -1,13 +1,14 @@
 //! Spawning something trivial and joining it, from inside a fiber.
 
+use crate::guests::{Guest, Store};
 use crate::measure::{Duel, Scale, now};
-use crate::ours::{Guest, Runtime, Store};
+use crate::ours::Runtime;
 use crate::rival::Tokio;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 use wasmtime::ValRaw;
 
-const GUEST: &str = r#"(module (func (export "nothing")))"#;
+pub const GUEST: &str = r#"(module (func (export "nothing")))"#;
 
 /// A started runtime with one worker, so that a join is a switch to the new fiber and back.
 struct Ours {

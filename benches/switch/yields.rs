@@ -1,7 +1,8 @@
 //! Switches that a guest asks for, and switches that are forced on it.
 
+use crate::guests::{Guest, Store};
 use crate::measure::{Duel, MARKS, Scale};
-use crate::ours::{Fiber, Guest, Runtime, Store};
+use crate::ours::{Fiber, Runtime};
 use crate::rival::{Import, Rival};
 use std::ffi::c_void;
 use wasmtime::ValRaw;

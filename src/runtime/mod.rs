@@ -17,7 +17,7 @@ use crate::fiber::stack::{Pool, guard_fits_pages};
 use crate::sched::Scheduler;
 use crate::sys::memory::{Guard, has_guard_install};
 use crate::sys::fault::Fault;
-use crate::sys::{fault, tls, tripwire};
+use crate::sys::{barrier, fault, tls, tripwire};
 use crate::wasm::live::Live;
 use crate::wasm::shared::{Limits, Shared};
 use crate::wasm::{bridge, fiber, locate, shadow};
@@ -151,6 +151,7 @@ impl Runtime {
         config.check()?;
         let engine = config.engine()?;
         locate::locate()?;
+        barrier::register();
         // After the first engine: its handler must be the one behind ours.
         fault::install(describe_fault);
         let quantum = if config.quantum == 0 { CHECK_QUANTUM } else { config.quantum };

@@ -39,7 +39,8 @@
 //! (`Load`), that is, while somebody waits for a turn, it counts up once a quantum and tells the
 //! runtime. While something is urgent ([`Scheduler::urge`]) it tells the runtime at least once a
 //! millisecond, without counting. It sleeps when there is nothing to do. Whatever makes new demand (a fiber becomes active,
-//! a worker falls asleep, comes or leaves) wakes it if it sleeps, by the same two fences.
+//! a worker falls asleep, comes or leaves) wakes it if it sleeps, by the same two fences; the ticker, which
+//! falls asleep far less often than fibers become active, pays for both (`sys::barrier`).
 //!
 //! # Rejected
 //!
@@ -61,6 +62,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_deque::{Injector, Stealer};
+
+use crate::sys::barrier;
 
 use idle::Idle;
 use load::Load;
@@ -169,8 +172,8 @@ impl<R: Runnable> Scheduler<R> {
             None => self.load.add(n),
         }
         if n > 0 {
-            // Partner: the fence of the ticker before it looks at the load for the last time.
-            fence(Ordering::SeqCst);
+            // Partner: the heavy side in the ticker, before it looks at the load for the last time.
+            barrier::light();
             self.ticker.demand();
         }
     }

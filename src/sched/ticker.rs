@@ -1,9 +1,9 @@
 //! The thread that ticks while somebody waits for a turn, and fires timers.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::{Runnable, Scheduler};
-use crate::sys::{clock, futex};
+use crate::sys::{barrier, clock, futex};
 
 /// The ticker waits for its next tick or timer.
 const WAITS: u32 = 0;
@@ -45,8 +45,8 @@ impl Ticker {
         self.ticks.load(Ordering::Relaxed)
     }
 
-    /// Wakes the ticker if it sleeps. The caller has issued a `SeqCst` fence since it made its
-    /// demand visible.
+    /// Wakes the ticker if it sleeps. The caller has passed the light side of a barrier, or a `SeqCst`
+    /// fence, since it made its demand visible.
     #[inline]
     pub(super) fn demand(&self) {
         if self.word.load(Ordering::Relaxed) == ASLEEP {
@@ -128,9 +128,9 @@ impl<R: Runnable> Scheduler<R> {
             {
                 continue;
             }
-            // Partner: the fence in `Scheduler::active`; and the lock that adds timers, whose
+            // Partner: the light side in `Scheduler::active`; and the lock that adds timers, whose
             // caller kicks whenever the earliest changes.
-            fence(Ordering::SeqCst);
+            barrier::heavy();
             if self.demand() || self.timers.earliest() != timer {
                 continue;
             }

@@ -1,6 +1,7 @@
 //! The operating system, as thinly as possible: memory, guards, futexes, clocks, signals and THE
 //! thread-locals. Nothing here knows what a fiber is.
 
+pub mod barrier;
 pub mod clock;
 pub mod fault;
 pub mod futex;

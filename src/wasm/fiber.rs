@@ -5,6 +5,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use smallvec::SmallVec;
+
 use super::activation::Words;
 use super::end::{End, Joiners, Outcome, Wake};
 use super::guest::Call;
@@ -76,7 +78,7 @@ pub struct Fiber {
     pub stack_limit: usize,
     pub guard: (usize, usize),
     /// Its stacks in the instances that it shares with others. The fiber's itself, and its owner's.
-    pub frames: UnsafeCell<Vec<Frame>>,
+    pub frames: UnsafeCell<SmallVec<[Frame; 1]>>,
     /// It has left one of them. Set on the thread that runs it, perhaps in a signal handler.
     pub overran: AtomicBool,
     /// It must keep its turn: it is in the guest's allocator.
@@ -206,8 +208,9 @@ impl Fiber {
     #[inline]
     pub fn cancelled(&self) -> bool {
         let cancelled = self.word.cancelled();
-        if cancelled {
-            self.told.set(true);
+        if cancelled && !self.told.replace(true) {
+            // The canceller may not have come to this yet, and Wasm must trap at its very next check.
+            self.shared().engine.increment_epoch();
         }
         cancelled
     }

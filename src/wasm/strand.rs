@@ -60,6 +60,8 @@ pub struct Strand {
     words: Cell<Option<StoreWords>>,
     base: Cell<Option<Words>>,
     loaded: Cell<*const Fiber>,
+    /// No fiber is loaded, and the words are those of one that has ended: nobody's.
+    stale: Cell<bool>,
     /// Those of the functions that were spawned.
     pub signatures: Signatures,
 
@@ -101,6 +103,7 @@ impl Strand {
             words: Cell::new(None),
             base: Cell::new(None),
             loaded: Cell::new(null()),
+            stale: Cell::new(false),
             signatures: Signatures::default(),
             shadows: UnsafeCell::default(),
             shadow_limit: AtomicU64::new(u64::MAX),
@@ -255,7 +258,7 @@ impl Strand {
             }
             let fresh = || Words::fresh(&base, fiber.stack_limit, fiber.guard);
             words.write(&fiber.words.get().unwrap_or_else(fresh));
-            self.swap_pointers(last.as_ref(), Some(fiber));
+            self.swap_pointers(last.as_ref(), Some(fiber), self.stale.take());
         }
     }
 
@@ -265,11 +268,14 @@ impl Strand {
         let (Some(words), Some(base)) = (self.words.get(), self.base.get()) else { return };
         // SAFETY: as in `load`.
         unsafe {
-            if let Some(last) = self.loaded.replace(null()).as_ref() {
+            let last = self.loaded.replace(null()).as_ref();
+            if let Some(last) = last {
                 last.words.set(Some(words.read()));
-                words.write(&base);
-                self.swap_pointers(Some(last), None);
+            } else if !self.stale.get() {
+                return;
             }
+            words.write(&base);
+            self.swap_pointers(last, None, self.stale.take());
         }
     }
 
@@ -313,7 +319,8 @@ impl Strand {
         // to drop now.
         let fiber = unsafe { Arc::from_raw(fiber.as_ptr()) };
         if std::ptr::eq(self.loaded.get(), Arc::as_ptr(&fiber)) {
-            self.unload();
+            self.loaded.set(null());
+            self.stale.set(true);
         }
         self.unequip(&fiber);
         let shared = &self.shared;

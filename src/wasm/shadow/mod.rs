@@ -241,27 +241,25 @@ impl Strand {
         Ok(())
     }
 
-    /// Takes the stacks of a fiber that has ended back. The caller owns the strand, and no fiber is
-    /// loaded.
+    /// Takes the stacks of a fiber that has ended back. The caller owns the strand, and the pointers in place
+    /// are stale.
     pub fn unequip(&self, fiber: &Fiber) {
         // SAFETY: the owner of both.
         let (shadows, frames) = unsafe { (self.shared_instances(), &mut *fiber.frames.get()) };
         for (shadow, frame) in shadows.iter().zip(frames.drain(..)) {
             match frame.region {
                 Some(region) => shadow.regions.borrow_mut().put(region),
-                None => {
-                    shadow.base.set(frame.pointer.get());
-                    // SAFETY: see `Shadow`; no fiber is loaded.
-                    unsafe { *shadow.pointer = frame.pointer.get() };
-                }
+                // The instance's own stack is where its first fiber has left it.
+                // SAFETY: see `Shadow`.
+                None => shadow.base.set(unsafe { *shadow.pointer }),
             }
         }
     }
 
-    /// Puts the stack pointers of `next` in place of those of `last`; `None` is the instances' own. The
-    /// caller owns the strand.
+    /// Puts the stack pointers of `next` in place of those of `last`; `None` is the instances' own. `stale`: those
+    /// that are in place are nobody's. The caller owns the strand.
     #[inline]
-    pub(super) fn swap_pointers(&self, last: Option<&Fiber>, next: Option<&Fiber>) {
+    pub(super) fn swap_pointers(&self, last: Option<&Fiber>, next: Option<&Fiber>, stale: bool) {
         // SAFETY: the owner of the strand, so of all frames in it; see `Shadow` for the pointer.
         unsafe {
             for (i, shadow) in self.shared_instances().iter().enumerate() {
@@ -277,6 +275,7 @@ impl Strand {
                             shadow.base.set(now.wrapping_sub(RED_ZONE) & !15);
                         }
                     }
+                    None if stale => {}
                     None => shadow.base.set(now),
                 }
                 let frame = next.and_then(|fiber| fiber.frame(i));

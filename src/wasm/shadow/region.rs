@@ -67,8 +67,8 @@ impl Definition {
 pub struct Region {
     pub low: u32,
     pub size: u32,
-    slab: usize,
-    index: usize,
+    slab: u32,
+    index: u32,
 }
 
 impl Region {
@@ -187,9 +187,9 @@ impl Regions {
 
     /// Takes a region back.
     pub fn put(&mut self, region: Region) {
-        if let Some(span) = &self.slabs[region.slab]
+        if let Some(span) = &self.slabs[region.slab as usize]
             && span.opened() > 0
-            && span.close(region.index).is_err()
+            && span.close(region.index as usize).is_err()
         {
             // Without its guard it is of no use.
             return;
@@ -201,7 +201,7 @@ impl Regions {
     pub fn guard_of(&self, region: &Region) -> (usize, usize) {
         // SAFETY: whoever asks owns the store.
         let low = unsafe { self.definition.base() } as usize + region.low as usize;
-        if self.slabs[region.slab].is_some() { (low - self.guard as usize, low) } else { (low, low) }
+        if self.slabs[region.slab as usize].is_some() { (low - self.guard as usize, low) } else { (low, low) }
     }
 
     fn class(&mut self, size: u32) -> &mut Vec<Region> {
@@ -229,11 +229,11 @@ impl Regions {
             }
         };
         self.slabs.push(span);
-        let (slab, guard) = (self.slabs.len() - 1, u64::from(self.guard));
+        let (slab, guard) = ((self.slabs.len() - 1) as u32, u64::from(self.guard));
         // The lowest is taken first.
         for index in (0..count).rev() {
             let low = (start + index * stride + guard) as u32;
-            self.class(size).push(Region { low, size, slab, index: index as usize });
+            self.class(size).push(Region { low, size, slab, index: index as u32 });
         }
         self.made = self.made.saturating_add(count as u32);
         Ok(())
