@@ -1,8 +1,8 @@
 /* For guests: C and C++ compiled to WebAssembly and run by libbop.
  *
  * A guest spawns fibers of its own instance as a program spawns threads, and they take turns: one runs at a
- * time, and it may lose its turn at any function entry and at any turn of a loop. They share memory, globals and
- * tables; each has its own stack.
+ * time, and it may lose its turn in any loop and at any call. They share memory, globals and tables; each has its own
+ * stack. docs/sharing.md says what that asks of a program.
  *
  *   static int32_t work(void *arg) { ... return 7; }
  *
@@ -140,16 +140,21 @@ typedef struct bop_guest_mutex_t {
   volatile int32_t word; /* 0: free, 1: held, 2: held, and somebody may wait */
 } bop_guest_mutex_t;
 
-/* A fiber loses its turn at function entries and loop heads only, so nothing comes between a read and a write
- * that stand together. */
+/* What stands between two of these stays there: to the compiler the lock is memory like any other. */
+#define BOP_GUEST_BARRIER() __asm__ volatile("" ::: "memory")
+
+/* Compiled code loses its turn where functions begin, at loop heads, and before bulk operations such as memory.copy:
+ * so nothing comes between a volatile read and a volatile write that stand together. */
 static inline void bop_guest_lock(bop_guest_mutex_t *mutex) {
   int32_t was = mutex->word;
   mutex->word = was == 0 ? 1 : 2;
   while (was != 0) {
-    bop_guest_wait(&mutex->word, 2, -1);
+    if (bop_guest_wait(&mutex->word, 2, -1) == 3)
+      continue; /* cancelled: traps at the head of this loop, and must not have the lock */
     was = mutex->word;
     mutex->word = 2;
   }
+  BOP_GUEST_BARRIER();
 }
 
 /* Takes the lock if it is free; whether it did. */
@@ -157,10 +162,12 @@ static inline int bop_guest_try_lock(bop_guest_mutex_t *mutex) {
   int32_t was = mutex->word;
   if (was == 0)
     mutex->word = 1;
+  BOP_GUEST_BARRIER();
   return was == 0;
 }
 
 static inline void bop_guest_unlock(bop_guest_mutex_t *mutex) {
+  BOP_GUEST_BARRIER();
   int32_t was = mutex->word;
   mutex->word = 0;
   if (was == 2)

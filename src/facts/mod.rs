@@ -341,10 +341,12 @@ fn w7_the_store_knows_the_guard_of_the_running_stack() {
     let _fibers = [guest.spawn("run", 0), guest.spawn("run", 0)];
     rt.run().unwrap();
     assert_eq!(right.load(Ordering::Relaxed), 4);
-    // SAFETY: no fiber is left, so the store is ours.
+    guest.strand.enter().unwrap();
+    // SAFETY: this thread has entered.
     let store = unsafe { guest.strand.store() };
     // SAFETY: as above.
     let words = unsafe { StoreWords::of(store).read() };
+    guest.strand.exit().unwrap();
     assert_eq!((words.guard, words.stack_limit), ([0, 0], usize::MAX), "its own values are back");
 }
 

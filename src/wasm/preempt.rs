@@ -3,7 +3,7 @@
 //! ```text
 //!   ticker: engine.increment_epoch()         once a quantum, while somebody waits for a turn;
 //!                                            more often while something is urgent
-//!   guest:  epoch >= the store's deadline?   at loop heads and function entries
+//!   guest:  epoch >= the store's deadline?   at function entries, loop heads, bulk operations
 //!     └─► on_epoch: cancelled, or its shadow stack used up?          trap
 //!                   a host thread wants the store?     switch
 //!                   slice over, and a sibling waits?   switch

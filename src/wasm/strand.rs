@@ -169,6 +169,7 @@ impl Strand {
         let n = if handle { HANDLE } else { 1 };
         // AcqRel: what all other users did happened before the drop.
         if self.users.fetch_sub(n, Ordering::AcqRel) == n {
+            self.unload();
             // SAFETY: no fiber and no handle is left, so nobody can reach the store. The guards in its
             // memory go before it does.
             unsafe {

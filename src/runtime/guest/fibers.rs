@@ -12,7 +12,7 @@ use crate::sys::clock;
 use crate::wasm::end::Outcome;
 use crate::wasm::fiber::{Fiber, current};
 use crate::wasm::bridge;
-use crate::wasm::shadow::expose::{OUR_MEMORY, OUR_STACK_POINTER, TABLE};
+use crate::wasm::shadow::expose::{MEMORY, OUR_MEMORY, OUR_STACK_POINTER, TABLE};
 use crate::wasm::shadow::find::STACK_POINTER;
 use crate::wasm::shadow::locate::probe;
 use crate::wasm::shadow::{NotShared, Plan};
@@ -98,7 +98,7 @@ fn share(caller: &mut Call<'_>, running: &Fiber, probe: &Module) -> Result<()> {
     if found.any(|name| matches!(caller.get_export(name), Some(Extern::Global(_)))) {
         // For a runtime that has shared nothing yet (`shadow::locate::probe`).
         let _ = running.shared().probe.set(Ok(probe.clone()));
-        let names = [OUR_STACK_POINTER, STACK_POINTER, "memory", OUR_MEMORY];
+        let names = [OUR_STACK_POINTER, STACK_POINTER, MEMORY, OUR_MEMORY];
         let exports: Vec<_> = names.map(|name| (name, caller.get_export(name))).into();
         let get = |name: &str| exports.iter().find(|e| e.0 == name).and_then(|e| e.1.clone());
         match strand.share(&Plan::default(), Some(running), |_, name| get(name)) {

@@ -20,7 +20,7 @@ use super::queue::Queue;
 use super::wait::Status;
 use crate::wasm::bridge;
 use crate::wasm::fiber::{Fiber, current};
-use crate::wasm::shadow::expose::{OUR_MEMORY, TABLE};
+use crate::wasm::shadow::expose::{MEMORY, OUR_MEMORY, TABLE};
 use crate::wasm::strand::Strand;
 
 type Call<'a> = Caller<'a, WasmtimeStoreData>;
@@ -135,7 +135,7 @@ fn exports(caller: &mut Call<'_>, running: &Fiber) -> Exports {
     if let Some((_, exports)) = known {
         return exports;
     }
-    let memory = caller.get_export("memory").or_else(|| caller.get_export(OUR_MEMORY));
+    let memory = caller.get_export(OUR_MEMORY).or_else(|| caller.get_export(MEMORY));
     let table = caller.get_export(TABLE).and_then(Extern::into_table);
     let exports = Exports { memory: memory.and_then(Extern::into_memory), table };
     held(&running.strand, |held| held.caller = number.map(|number| (number, exports)));

@@ -14,6 +14,8 @@ use super::find::{Choice, Contents, How, STACK_POINTER, no_module};
 /// The exports that an edit adds when the usual name is taken or there is none.
 pub const OUR_STACK_POINTER: &str = "__bop_stack_pointer";
 pub const OUR_MEMORY: &str = "__bop_memory";
+/// What toolchains call the memory.
+pub const MEMORY: &str = "memory";
 /// What C's function pointers are indices of.
 pub const TABLE: &str = "__indirect_function_table";
 
@@ -42,30 +44,34 @@ fn encoded(kind: ExternalKind) -> Result<ExportKind, String> {
     })
 }
 
-/// Finds the stack pointer, and exports it with the memory and the table, as far as they are not
-/// exported. A component is left alone.
+/// Finds the stack pointer, and exports it with the first memory and the first table, as far as they are not
+/// exported under the names that are looked for. A component is left alone.
 pub fn prepare<'a>(wasm: &'a [u8], choice: &Choice) -> Result<Prepared<'a>, String> {
     let contents = Contents::read(wasm, choice)?;
     let (how, index) = contents.find(choice)?;
     let mut more = Vec::new();
     let is = |kind, index| move |e: &&(String, ExternalKind, u32)| e.1 == kind && e.2 == index;
     let taken = |name: &str| contents.exports.iter().any(|e| e.0 == name);
-    let exported = |kind, index| contents.exports.iter().any(|e| is(kind, index)(&e));
+    let found = |name: &str, kind, index| contents.exports.iter().any(|e| e.0 == name && is(kind, index)(&e));
     if how != How::None {
         let named = contents.exports.iter().filter(is(ExternalKind::Global, index));
         if !named.clone().any(|e| e.0 == STACK_POINTER || e.0 == OUR_STACK_POINTER) {
             let name = if taken(STACK_POINTER) { OUR_STACK_POINTER } else { STACK_POINTER };
             more.push((name, ExternalKind::Global, index));
         }
-        if contents.memories > 0 && !exported(ExternalKind::Memory, 0) {
-            more.push((OUR_MEMORY, ExternalKind::Memory, 0));
-        }
     }
-    if contents.tables > 0 && !exported(ExternalKind::Table, 0) && !taken(TABLE) {
+    let memory = |name| found(name, ExternalKind::Memory, 0);
+    if contents.memories > 0 && !memory(MEMORY) && !memory(OUR_MEMORY) {
+        more.push((OUR_MEMORY, ExternalKind::Memory, 0));
+    }
+    if contents.tables > 0 && !taken(TABLE) {
         more.push((TABLE, ExternalKind::Table, 0));
     }
     if contents.is_component || more.is_empty() {
         return Ok(Prepared { wasm: Cow::Borrowed(wasm), how, index, added: 0 });
+    }
+    if let Some((name, ..)) = more.iter().find(|(name, ..)| taken(name)) {
+        return Err(format!("the module exports something else as {name:?}"));
     }
     let added = more.len();
     let mut section = ExportSection::new();
@@ -136,7 +142,7 @@ mod tests {
             (format!("(module {first} {FRAME})"), How::Layout, 0, vec!["memory", "f", "__stack_pointer"]),
             (format!("(module {named})"), How::Name, 0, vec!["__stack_pointer", "__bop_memory"]),
             (format!("(module {imported})"), How::Import, 0, vec!["__stack_pointer", "__bop_memory"]),
-            (format!("(module {exported})"), How::Export, 1, vec!["__stack_pointer", "m"]),
+            (format!("(module {exported})"), How::Export, 1, vec!["__stack_pointer", "m", "__bop_memory"]),
         ];
         for (text, how, index, names) in cases {
             let names = names.into_iter().map(String::from).collect();
@@ -177,6 +183,24 @@ mod tests {
         }
         assert!(prepare(b"\0asm\x01\0\0\0\x06\xff", &Choice::Find).is_err());
         assert!(prepare(b"hello", &Choice::Find).is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_not_exported_twice() {
+        let sp = "(global $__stack_pointer (mut i32) (i32.const 8))";
+        let both = "(export \"__stack_pointer\" (func 0)) (export \"__bop_stack_pointer\" (func 0))";
+        let ours = "(export \"__bop_memory\" (func 0))";
+        let one = "(export \"__stack_pointer\" (func 0))";
+        let cases = [(both, false), (ours, false), (one, true)];
+        for (exports, works) in cases {
+            let wasm = wasm(&format!("(module (func) {sp} (memory 1) {exports})"));
+            let prepared = prepare(&wasm, &Choice::Find);
+            assert_eq!(prepared.is_ok(), works, "{exports}");
+            if let Ok(prepared) = prepared {
+                let module = Module::new(&Engine::default(), &prepared.wasm).unwrap();
+                assert!(module.get_export(OUR_STACK_POINTER).is_some_and(|e| e.global().is_some()));
+            }
+        }
     }
 
     /// Every section but the export section is copied byte by byte, in order.

@@ -35,7 +35,7 @@ impl Exports {
         if !matches!(ty.content(), ValType::I32) || !ty.mutability().is_var() {
             return Err("the stack pointer is no mutable i32".into());
         }
-        let memories = names(&plan.memory, ["memory", expose::OUR_MEMORY]);
+        let memories = names(&plan.memory, [expose::OUR_MEMORY, expose::MEMORY]);
         let memory = memories.iter().find_map(|name| get(store, name)?.into_memory());
         let memory = memory
             .ok_or_else(|| format!("the instance exports no memory {} of its own", memories.join(" or ")))?;
