@@ -164,6 +164,42 @@ static void alone(void) {
   OK(bop_runtime_delete(runtime));
 }
 
+/* A host thread that runs Wasm in the store between turns changes nothing for the fibers after it. */
+static void after_a_host_thread(void) {
+  CASE("after a host thread");
+  bop_config_t *config = bop_config_new();
+  bop_config_workers(config, 1);
+  bop_config_quantum(config, 0);
+  bop_runtime_t *runtime;
+  OK(bop_runtime_new(config, &runtime));
+  uint64_t before[2];
+  for (int entered = 0; entered < 2; entered++) {
+    t_guest guest;
+    t_guest_new(&guest, runtime,
+                "(module (func (export \"laps\") (param i32)"
+                "  (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))", NULL);
+    if (entered) {
+      wasmtime_context_t *context;
+      wasmtime_val_t laps = t_i32(3);
+      wasm_trap_t *trap = NULL;
+      OK(bop_store_enter(guest.store, &context));
+      OK(wasmtime_func_call(context, t_export(&guest, "laps"), &laps, 1, NULL, 0, &trap));
+      CHECK(trap == NULL);
+      OK(bop_store_exit(guest.store));
+    }
+    before[entered] = t_stats(runtime).preemptions;
+    bop_fiber_t *fibers[2] = {t_spawn1(&guest, "laps", 1000), t_spawn1(&guest, "laps", 1000)};
+    OK(bop_run(runtime));
+    before[entered] = t_stats(runtime).preemptions - before[entered];
+    ENDS(fibers[0], BOP_OUTCOME_RETURNED);
+    ENDS(fibers[1], BOP_OUTCOME_RETURNED);
+    t_guest_delete(&guest);
+  }
+  CHECK(before[0] >= 2000);
+  CHECK_EQ(before[1], before[0]);
+  OK(bop_runtime_delete(runtime));
+}
+
 int main(void) {
   t_start("preempt");
   every_worker(2, 0);
@@ -172,5 +208,6 @@ int main(void) {
   one_store();
   every_check();
   alone();
+  after_a_host_thread();
   return 0;
 }

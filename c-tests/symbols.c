@@ -71,6 +71,8 @@ static void stores(void) {
   FAILS(bop_store_exit(NULL), "NULL");
   FAILS(bop_store_trap_policy(NULL, BOP_TRAP_ISOLATE), "NULL");
   FAILS(bop_store_weight(NULL, 1), "NULL");
+  FAILS(bop_store_max_fibers(NULL, 1), "NULL");
+  CHECK_EQ(bop_store_cancel(NULL), BOP_INVALID);
   FAILS(bop_store_share(NULL, NULL, NULL), "NULL");
   wasm_engine_delete(engine);
 }

@@ -10,6 +10,9 @@
  *   int32_t result;
  *   if (bop_guest_join(fiber, &result) == BOP_GUEST_OK) ...
  *
+ * Any call that waits may also say NOT_ALLOWED or HAS_GC. In a guest that the host runs with bop_spawn_instance the
+ * program ends with its first fiber, as a process does when main returns: the others are cancelled.
+ *
  * The host defines these functions with bop_linker_define, and makes the module ready with
  * bop_module_prepare. Handles are good within one store. What a program could not have meant (a pointer beyond
  * its memory, a function pointer that is none) traps; everything else comes back as a status.
@@ -48,7 +51,7 @@ typedef enum bop_guest_status_t {
   BOP_GUEST_HAS_GC = 7,
   /* The channel is closed; to a receiver: and empty. */
   BOP_GUEST_CLOSED = 8,
-  /* The host allows no more fibers, or has no memory for one. */
+  /* The host allows no more fibers, or has no memory for one; or the program is being ended. */
   BOP_GUEST_LIMIT = 9,
   /* The joined fiber trapped or was cancelled: it has no result. */
   BOP_GUEST_FAILED = 10,

@@ -126,7 +126,8 @@ static void judge(int id, bop_fiber_t *fiber, uint64_t deadline, wrong *wrong) {
     wasm_trap_t *trap = bop_fiber_take_trap(fiber);
     snprintf(what, sizeof what, "%s, code %d, in %.100s", bop_outcome_name(outcome),
              t_trap_code(trap), trap == NULL ? "" : t_trap_trace(trap));
-    wasm_trap_delete(trap);
+    if (trap != NULL)
+      wasm_trap_delete(trap);
   } else {
     OK(bop_fiber_results(fiber, &value, 1));
     CHECK_EQ(value.kind, WASMTIME_I64);

@@ -213,16 +213,17 @@ pub unsafe extern "C" fn bop_spawn_host(
 }
 
 /// Spawns a fiber that makes a store, instantiates a module in it, and calls one of its exports (`name`,
-/// of `len` bytes). All of it, start function included, happens on the fiber. The store is deleted when the
-/// fiber has ended, and those that its guest has spawned; on a worker: the finalizers of its data must not make
-/// calls that block.
+/// of `len` bytes). All of it, start function included, happens on the fiber. When the fiber ends, so does the
+/// program: fibers that its guest has spawned (`bop_linker_define`) are cancelled. With the last of them the store is
+/// deleted, on a worker: the finalizers of its data must not make calls that block.
 ///
 /// Returns: NULL and a handle in `*out` (`out` may be NULL: the fiber is detached); or an error, and
 /// `*out` is left alone: no such function, wrong arguments, another engine's module, too many fibers, a
 /// stack too small, no memory, shut down. If the set-up or the instantiation fails, the fiber's
 /// outcome says so.
 /// Ownership: `pre` is copied, as are `name` and `args`. `setup` may be NULL. `finalizer` is called
-/// with `env` exactly once, as in `bop_spawn_host`. The handle is the caller's, until
+/// with `env` exactly once: when the store has been deleted; on the fiber if it was cancelled before it began; on
+/// the caller's thread if this fails. The handle is the caller's, until
 /// `bop_fiber_detach`.
 /// Context: any thread or fiber.
 /// Switches: never.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::AsContextMut;
 use wasmtime_c_api::{wasmtime_error_t, wasmtime_store_t};
 
-use super::{bop_runtime_t, bop_trap_policy_number, call, fallible, get, get_mut, take};
+use super::{bop_runtime_t, bop_status_t, bop_trap_policy_number, call, fallible, get, get_mut, take};
 use crate::runtime::on_worker;
 use crate::wasm::bridge::{context_of, wasmtime_context_t};
 use crate::wasm::strand::Strand;
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn bop_store_new(
     })
 }
 
-/// Lets go of a store. It is deleted when its last fiber has ended, which may be on a worker: the
+/// Lets go of a store. Its fibers go on (see `bop_store_cancel`). It is deleted when its last fiber has ended, which may be on a worker: the
 /// finalizers of the store's data and functions must not make calls that block. A thread that has
 /// entered it exits. From within a call of the entered store it can't be deleted: then it never is, and its
 /// fibers never run again. NULL is fine.
@@ -125,6 +125,52 @@ pub unsafe extern "C" fn bop_store_weight(store: *mut bop_store_t, weight: u32) 
         }
         store.0.set_weight(weight);
         Ok(())
+    })
+}
+
+/// Sets how many fibers the store may have at a time; a spawn beyond fails. Without it the runtime's limit holds, and
+/// for those that its guest spawns (`bop_linker_define`) 131,072. Those that are there already stay.
+///
+/// Returns: NULL, or an error: 0 fibers, a NULL.
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `store` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_max_fibers(
+    store: *mut bop_store_t,
+    fibers: usize,
+) -> *mut wasmtime_error_t {
+    fallible(|| {
+        // SAFETY: per contract.
+        let store = unsafe { get(store, "store")? };
+        if fibers == 0 {
+            return Err("a store of 0 fibers is of no use".into());
+        }
+        store.0.set_max_fibers(fibers);
+        Ok(())
+    })
+}
+
+/// Cancels all fibers that the store has, those included that its guest has spawned, as `bop_fiber_cancel` cancels
+/// one. The store takes new ones as before. Fibers that are being spawned meanwhile may be missed.
+///
+/// Returns: `BOP_OK`, `BOP_INVALID`.
+/// Context: any thread or fiber.
+/// Switches: never. It does not wait for their end.
+///
+/// # Safety
+///
+/// `store` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_cancel(store: *mut bop_store_t) -> bop_status_t {
+    call(bop_status_t::BOP_INVALID, || {
+        // SAFETY: per contract.
+        let Some(store) = (unsafe { store.as_ref() }) else { return bop_status_t::BOP_INVALID };
+        store.0.cancel_all();
+        bop_status_t::BOP_OK
     })
 }
 

@@ -1,10 +1,11 @@
-//! What sharing an instance rests on: W13 to W15.
+//! What sharing an instance rests on: W13 to W16.
 
 use wasmtime::{Global, GlobalType, Memory, MemoryType, Mutability, Val, ValType};
 
 use super::*;
 use crate::wasm::preempt;
 use crate::wasm::shadow::locate::addresses;
+use crate::wasm::shadow::may_move;
 
 /// An instance that imports a global and a memory has their addresses in its context, whoever made them; they
 /// stay, and a memory's base and length are always those of now.
@@ -45,6 +46,38 @@ fn w13_the_address_of_a_global_is_in_whoever_imports_it() {
     set.call(&mut *store, 99).unwrap();
     // SAFETY: as above.
     assert_eq!(unsafe { seen.iter().map(|p| **p).collect::<Vec<_>>() }, [11, 99, 13, 14]);
+}
+
+/// What an engine's configuration says of itself is enough to know whether memories may move. Where they may, one
+/// does.
+#[test]
+fn w16_an_engine_tells_whether_memories_may_move() {
+    type Change = fn(&mut wasmtime::Config) -> &mut wasmtime::Config;
+    let cases: [(Change, u64, bool); 6] = [
+        (|c| c, 1 << 32, false),
+        (|c| c.memory_reservation(1 << 20), 1 << 26, true),
+        (|c| c.memory_reservation(1 << 20), 1 << 20, false),
+        (|c| c.memory_reservation(1 << 20).memory_may_move(false), 1 << 26, false),
+        (|c| c.memory_reservation_for_growth(0).gc_heap_reservation(0), 1 << 32, false),
+        (|c| c.memory_reservation(0).memory_guard_size(1 << 16), 1 << 17, true),
+    ];
+    for (i, (change, most, expected)) in cases.into_iter().enumerate() {
+        let mut config = wasmtime::Config::new();
+        let engine = wasmtime::Engine::new(change(&mut config)).unwrap();
+        assert_eq!(may_move(&engine, most), expected, "case {i}: {:?}", engine.config());
+        let mut store = wasmtime::Store::new(&engine, ());
+        let pages = most >> 16;
+        let ty = MemoryType::new(1, u32::try_from(pages).ok());
+        let memory = Memory::new(&mut store, ty).unwrap();
+        let base = memory.data_ptr(&store);
+        let grown = memory.grow(&mut store, pages.min(64) - 1).is_ok();
+        if i == 1 {
+            assert!(grown && memory.data_ptr(&store) != base, "it did not move");
+        }
+        if !expected {
+            assert_eq!(memory.data_ptr(&store), base, "case {i}: it moved");
+        }
+    }
 }
 
 /// Two instances of one module are told apart, and each is always the same.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::Instance;
 
-use super::on_worker;
+use super::{guest, on_worker};
 use crate::wasm::bridge;
 use crate::wasm::shadow::Plan;
 use crate::wasm::strand::Strand;
@@ -32,6 +32,10 @@ pub unsafe fn share(strand: &Arc<Strand>, instance: *const Instance, plan: &Plan
         // SAFETY: per contract.
         let instance = unsafe { *instance };
         let shared = strand.share(plan, None, |store, name| instance.get_export(store, name));
+        if shared.is_ok() {
+            // SAFETY: an instance.
+            guest::is_ready(strand, unsafe { bridge::instance_number(&instance) });
+        }
         shared.map_err(|e| e.to_string())
     };
     if !entered {

@@ -22,6 +22,8 @@ pub struct Options {
     pub stack_size: Option<usize>,
     /// Bytes of its stack in shared instances; `None`: as they were shared.
     pub shadow_stack: Option<u32>,
+    /// A guest spawns it.
+    pub of_guest: bool,
 }
 
 /// What C calls a `bop_host_fn_t`.
@@ -34,8 +36,12 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
     if !shared.live.enter() {
         return Err(format!("the limit of {} fibers is reached", shared.limits.max_fibers));
     }
-    strand.add_fiber();
-    match prepare(strand, body, &options.name, size) {
+    if let Err(e) = strand.add_fiber() {
+        shared.live.vacate();
+        shared.one_less();
+        return Err(e);
+    }
+    match prepare(strand, body, options, size) {
         Ok(fiber) => {
             fiber.start();
             Ok(fiber)
@@ -54,10 +60,15 @@ const ONE_FIBER: &str = "the store has a GC heap, which allows one fiber at a ti
                          see what a suspended one refers to";
 
 /// A fiber that is counted, listed, and ready to start.
-fn prepare(strand: &Arc<Strand>, body: Body, name: &str, size: usize) -> Result<Arc<Fiber>, String> {
+fn prepare(
+    strand: &Arc<Strand>,
+    body: Body,
+    options: &Options,
+    size: usize,
+) -> Result<Arc<Fiber>, String> {
     let shared = &*strand.shared;
-    if let Some(poison) = strand.policy.poison() {
-        return Err(poison);
+    if let Some(closed) = strand.closed() {
+        return Err(closed);
     }
     // Partner: the fence in `Strand::may_suspend`. Either we see the heap that a sibling has made, or
     // the sibling sees that it is not alone, and stays where it is (W9). A sibling that spawns knows.
@@ -73,7 +84,7 @@ fn prepare(strand: &Arc<Strand>, body: Body, name: &str, size: usize) -> Result<
         None => shared.pool.get(size),
     };
     let stack = stack.map_err(|e| format!("no memory for a fiber's stack of {size} bytes: {e}"))?;
-    let fiber = Fiber::new(Arc::clone(strand), name, stack, body);
+    let fiber = Fiber::new(Arc::clone(strand), &options.name, stack, body, options.of_guest);
     if !shared.live.list(&fiber) {
         fiber.discard();
         return Err("the runtime is shut down".into());
@@ -130,8 +141,11 @@ pub fn guest_call(
     if strand.has_gc_heap() {
         return Err(ONE_FIBER.into());
     }
+    if !strand.guest_may_spawn() {
+        return Err("as many fibers as a guest may spawn are there".into());
+    }
     let call = Call { func, args: Values::from_buf([arg]), signature, stack: None };
-    start(strand, Body::Call(call), &Options::default())
+    start(strand, Body::Call(call), &Options { of_guest: true, ..Options::default() })
 }
 
 impl Runtime {

@@ -64,7 +64,12 @@ unsafe extern "C" fn on_fault(
         let describe: Describe = unsafe { std::mem::transmute(describe) };
         // SAFETY: the kernel passes a valid `siginfo_t`.
         let address = unsafe { (*info).si_addr() } as usize;
-        match describe(address, &mut write_stderr) {
+        // SAFETY: this thread's own.
+        let errno = unsafe { *libc::__errno_location() };
+        let fault = describe(address, &mut write_stderr);
+        // SAFETY: as above.
+        unsafe { *libc::__errno_location() = errno };
+        match fault {
             Fault::Unknown => {}
             // SAFETY: no preconditions.
             Fault::Fatal => unsafe { libc::abort() },

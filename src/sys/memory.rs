@@ -33,25 +33,21 @@ pub unsafe fn guard(at: *mut u8, len: usize, how: Guard) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Takes a [`guard`] back. May be called in a signal handler.
+/// Takes a [`guard`] back, or a part of one; false if the system won't: a part of one costs more mappings.
+/// May be called in a signal handler.
 ///
 /// # Safety
 ///
 /// As for `guard`.
-pub unsafe fn unguard(at: *mut u8, len: usize, how: Guard) {
-    // SAFETY: per contract. What was readable and writable before may be so again; failure leaves a guard.
+pub unsafe fn unguard(at: *mut u8, len: usize, how: Guard) -> bool {
+    // SAFETY: per contract. What was readable and writable before may be so again.
     unsafe {
-        match how {
+        let result = match how {
             Guard::Install => libc::madvise(at.cast(), len, MADV_GUARD_REMOVE),
             Guard::Mprotect => libc::mprotect(at.cast(), len, libc::PROT_READ | libc::PROT_WRITE),
-        }
-    };
-}
-
-/// Is every page of the range mapped, in whatever way?
-pub fn is_mapped(at: *mut u8, len: usize) -> bool {
-    // SAFETY: with `MS_ASYNC` the call does nothing but look at the range.
-    unsafe { libc::msync(at.cast(), len, libc::MS_ASYNC) == 0 }
+        };
+        result == 0
+    }
 }
 
 /// The size of a page.

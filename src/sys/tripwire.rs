@@ -12,7 +12,7 @@
 use std::io;
 use std::ptr::null_mut;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::memory::{self, Guard};
 
@@ -31,12 +31,15 @@ struct Node {
     guard: AtomicUsize,
     /// `Guard`, as a number.
     how: AtomicUsize,
-    /// Guards that were opened.
+    /// Pages of guards that were opened, and which guard it was the last time.
     opened: AtomicU64,
+    last: AtomicUsize,
     next: AtomicPtr<Node>,
 }
 
 static NODES: AtomicPtr<Node> = AtomicPtr::new(null_mut());
+/// All that were ever opened, in any span: one look tells whether there is anything to close.
+static OPENED: AtomicU64 = AtomicU64::new(0);
 /// Nodes not in use. Also held while one is set up.
 static SPARE: Mutex<Vec<&'static Node>> = Mutex::new(Vec::new());
 
@@ -68,6 +71,8 @@ impl Span {
             NODES.store((&raw const *node).cast_mut(), Ordering::Release);
             node
         });
+        // Partner: the fence in `guard_at`. Whoever reads one of these new values sees that the old start is gone.
+        fence(Ordering::Release);
         node.end.store(start as usize + count * stride, Ordering::Relaxed);
         node.stride.store(stride, Ordering::Relaxed);
         node.guard.store(guard, Ordering::Relaxed);
@@ -94,6 +99,30 @@ impl Span {
     pub fn opened(&self) -> u64 {
         self.node.opened.load(Ordering::Relaxed)
     }
+
+    /// Puts all guards back that were opened since there had been `seen` of them, and returns how many there are
+    /// now.
+    pub fn close_opened(&self, seen: u64) -> u64 {
+        let opened = self.opened();
+        let node = self.node;
+        let (start, end) = (node.start.load(Ordering::Relaxed), node.end.load(Ordering::Relaxed));
+        // A guard that can't be put back stays open: what is below it is then as safe as with none.
+        match opened - seen {
+            0 => {}
+            1 => drop(self.close(node.last.load(Ordering::Relaxed))),
+            _ => {
+                let count = (end - start) / node.stride.load(Ordering::Relaxed);
+                (0..count).for_each(|i| drop(self.close(i)));
+            }
+        }
+        opened
+    }
+}
+
+/// How many pages were opened so far, in all spans.
+#[inline]
+pub fn opened() -> u64 {
+    OPENED.load(Ordering::Relaxed)
 }
 
 impl Drop for Span {
@@ -104,10 +133,12 @@ impl Drop for Span {
         match node.how() {
             // One call for all: what is no guard stays as it is.
             // SAFETY: the contract of `new`.
-            how @ Guard::Install => unsafe { memory::unguard(start as *mut u8, end - start, how) },
+            how @ Guard::Install => unsafe {
+                memory::unguard(start as *mut u8, end - start, how);
+            },
             how @ Guard::Mprotect => {
                 for at in (start..end).step_by(stride) {
-                    // SAFETY: as above.
+                    // SAFETY: as above. Whole guards merge with what is around them, so this can't fail.
                     unsafe { memory::unguard(at as *mut u8, guard, how) };
                 }
             }
@@ -126,13 +157,20 @@ impl Node {
         }
     }
 
-    /// Is there a guard at this address?
-    fn guards(&self, address: usize) -> bool {
+    /// The guard at this address: where it starts, its length, and its number.
+    fn guard_at(&self, address: usize) -> Option<(usize, usize, usize)> {
         let start = self.start.load(Ordering::Acquire);
+        let end = self.end.load(Ordering::Relaxed);
         let stride = self.stride.load(Ordering::Relaxed);
-        start != 0
-            && (start..self.end.load(Ordering::Relaxed)).contains(&address)
-            && (address - start).checked_rem(stride).is_some_and(|at| at < self.guard.load(Ordering::Relaxed))
+        let guard = self.guard.load(Ordering::Relaxed);
+        // The node may have been given to others while we read: then the start is another, or 0.
+        fence(Ordering::Acquire);
+        if start == 0 || self.start.load(Ordering::Relaxed) != start || !(start..end).contains(&address) {
+            return None;
+        }
+        let index = (address - start).checked_div(stride)?;
+        let at = start + index * stride;
+        (address - at < guard).then_some((at, guard, index))
     }
 }
 
@@ -141,12 +179,20 @@ pub fn open(address: usize) -> bool {
     let mut next = NODES.load(Ordering::Acquire);
     // SAFETY: nodes are never freed.
     while let Some(node) = unsafe { next.as_ref() } {
-        if node.guards(address) {
+        if let Some((at, guard, index)) = node.guard_at(address) {
             let page = memory::page();
-            node.opened.fetch_add(1, Ordering::Relaxed);
-            // SAFETY: the page lies in a guard of a live span, whose memory was readable and writable.
-            unsafe { memory::unguard((address & !(page - 1)) as *mut u8, page, node.how()) };
-            return true;
+            let (how, here) = (node.how(), (address & !(page - 1)) as *mut u8);
+            // SAFETY: the pages lie in a guard of a live span, whose memory was readable and writable. With no
+            // mapping left to split off, the whole guard goes back into its surroundings.
+            let opened = unsafe {
+                memory::unguard(here, page, how) || memory::unguard(at as *mut u8, guard, how)
+            };
+            if opened {
+                node.last.store(index, Ordering::Relaxed);
+                node.opened.fetch_add(1, Ordering::Relaxed);
+                OPENED.fetch_add(1, Ordering::Relaxed);
+            }
+            return opened;
         }
         next = node.next.load(Ordering::Acquire);
     }

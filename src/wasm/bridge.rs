@@ -6,7 +6,7 @@
 
 use std::mem::{align_of, size_of};
 
-use wasmtime::{AsContextMut, Caller, Config, Engine, Error, InstancePre, Linker, Memory, Store, StoreContextMut};
+use wasmtime::{AsContextMut, Caller, Config, Engine, Error, Global, Instance, InstancePre, Linker, Memory, Store, StoreContextMut};
 use wasmtime_c_api::{
     WasmtimeStoreData, wasm_config_t, wasm_engine_t, wasm_trap_t, wasmtime_error_t,
     wasmtime_instance_pre_t, wasmtime_linker_t, wasmtime_store_t,
@@ -105,6 +105,24 @@ pub unsafe fn store_of<T>(item: *const T) -> u64 {
     // SAFETY: both are `repr(C)` and start with their store's number (`wasmtime_func_t` and
     // `wasmtime_instance_t` say so).
     unsafe { *item.cast::<u64>() }
+}
+
+/// Which global of its store it is.
+pub fn global_number(global: Global) -> [u32; 3] {
+    const _: () = assert!(size_of::<Global>() == 24);
+    let at = (&raw const global).cast::<u32>();
+    // SAFETY: `Global` is `repr(C)`: its store's number and three of its own (`wasmtime_global_t` says so).
+    unsafe { [*at.add(2), *at.add(3), *at.add(4)] }
+}
+
+/// The number of an instance in its store.
+///
+/// # Safety
+///
+/// `instance` is readable, and an instance.
+pub unsafe fn instance_number(instance: *const Instance) -> u32 {
+    // SAFETY: its store's number, then its own (`wasmtime_instance_t` says so).
+    unsafe { *instance.cast::<u32>().add(2) }
 }
 
 /// A number that no other memory of the same store has.

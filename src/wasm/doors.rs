@@ -141,6 +141,9 @@ impl Strand {
         }
         self.doors.holder.store(0, Ordering::Relaxed);
         self.forget_thread();
+        // What ran on this thread was given a slice (`preempt`), which is none of the fibers'.
+        // SAFETY: this thread owns the strand, which was made with a store.
+        unsafe { self.store() }.set_epoch_deadline(0);
         loop {
             // SAFETY: this thread owns the strand.
             let ready = unsafe { self.mailbox.has_ready() };

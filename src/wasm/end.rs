@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
 use wasmtime_c_api::{wasm_trap_t, wasmtime_val_t};
@@ -47,6 +47,11 @@ impl End {
     /// An end with words.
     pub fn with_error(outcome: Outcome, error: wasmtime::Error) -> End {
         End { trap: Mutex::new(Some(bridge::trap(error))), ..End::plain(outcome) }
+    }
+
+    /// Nobody will ever ask for the trap.
+    pub fn forget_trap(&self) {
+        drop(self.trap.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// The body panicked.

@@ -56,6 +56,8 @@ pub struct Fiber {
     pub strand: Arc<Strand>,
     pub id: u64,
     pub name: Box<str>,
+    /// A guest has spawned it.
+    pub of_guest: bool,
     /// Where `Live` has it.
     pub place: Place,
     pub times: Times,
@@ -109,13 +111,20 @@ unsafe impl Linked for Fiber {
 
 impl Fiber {
     /// A fiber that is ready to be started.
-    pub fn new(strand: Arc<Strand>, name: &str, stack: Stack, body: Body) -> Arc<Fiber> {
+    pub fn new(
+        strand: Arc<Strand>,
+        name: &str,
+        stack: Stack,
+        body: Body,
+        of_guest: bool,
+    ) -> Arc<Fiber> {
         let shared = &strand.shared;
         let fiber = Arc::new(Fiber {
             link: AtomicPtr::default(),
             word: Word::default(),
             id: shared.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             name: name.into(),
+            of_guest,
             place: Place::default(),
             times: Times::default(),
             context: UnsafeCell::new(None),

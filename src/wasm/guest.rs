@@ -75,23 +75,33 @@ pub fn instance(plan: Fresh) -> Body {
         }
         let mut own = c::wasmtime_store_new(&fiber.shared().c_engine, std::ptr::null_mut(), None);
         preempt::install(bridge::store(&mut own));
-        fiber.strand.adopt(fiber, own);
+        let data = plan.env.data;
+        fiber.strand.adopt(fiber, own, plan.env);
         // SAFETY: the running fiber; the store stays until the strand's last fiber has ended.
-        instantiate_and_run(fiber, unsafe { fiber.strand.store() }, &plan)
+        let store = unsafe { fiber.strand.store() };
+        if let Some(setup) = plan.setup {
+            // SAFETY: the host's function, called as it was promised. An error that it returns is ours.
+            let error = unsafe { setup(data, bridge::context_of(store.as_context_mut())) };
+            if !error.is_null() {
+                // SAFETY: as above.
+                let error = unsafe { Box::from_raw(error) };
+                return ended(fiber, (*error).into(), Outcome::Failed);
+            }
+        }
+        let (export, args) = (&plan.export, &plan.args);
+        instantiate_and_run(fiber, store, &plan.pre, export, args, &plan.signature)
     }))
 }
 
-fn instantiate_and_run(fiber: &Fiber, store: &mut Store<WasmtimeStoreData>, plan: &Fresh) -> End {
-    if let Some(setup) = plan.setup {
-        // SAFETY: the host's function, called as it was promised. An error that it returns is ours.
-        let error = unsafe { setup(plan.env.data, bridge::context_of(store.as_context_mut())) };
-        if !error.is_null() {
-            // SAFETY: as above.
-            let error = unsafe { Box::from_raw(error) };
-            return ended(fiber, (*error).into(), Outcome::Failed);
-        }
-    }
-    let instance = match plan.pre.instantiate(&mut *store) {
+fn instantiate_and_run(
+    fiber: &Fiber,
+    store: &mut Store<WasmtimeStoreData>,
+    pre: &InstancePre<WasmtimeStoreData>,
+    export: &str,
+    args: &[wasmtime_val_t],
+    signature: &Signature,
+) -> End {
+    let instance = match pre.instantiate(&mut *store) {
         Ok(instance) => instance,
         Err(error) => {
             // A start function's trap is a trap; all else says that there is no instance.
@@ -100,10 +110,10 @@ fn instantiate_and_run(fiber: &Fiber, store: &mut Store<WasmtimeStoreData>, plan
             return ended(fiber, error, outcome);
         }
     };
-    match instance.get_func(&mut *store, &plan.export) {
-        Some(func) => run(fiber, store, func, &plan.args, &plan.signature),
+    match instance.get_func(&mut *store, export) {
+        Some(func) => run(fiber, store, func, args, signature),
         None => {
-            let text = format!("the instance exports no function {:?}", plan.export);
+            let text = format!("the instance exports no function {export:?}");
             ended(fiber, Error::msg(text), Outcome::Failed)
         }
     }

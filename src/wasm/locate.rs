@@ -166,6 +166,11 @@ fn store_words(engine: &Engine) -> wasmtime::Result<Result<usize, String>> {
     Ok(if sane { Ok(distances[0]) } else { Err(format!("`VMStoreContext` lies at {distances:?}")) })
 }
 
+/// Is this the `VMFuncRef` of a Wasm function, and not of one of the host's? It is that of a live store.
+pub fn is_of_wasm(func_ref: *mut u8) -> bool {
+    store_context_of(func_ref).is_some()
+}
+
 /// The `VMStoreContext` of the store of a Wasm function, from its `VMFuncRef`; `None` if that is
 /// no Wasm function.
 fn store_context_of(func_ref: *mut u8) -> Option<*mut u8> {

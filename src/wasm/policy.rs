@@ -5,7 +5,7 @@
 //! *poisoned* it ends them all.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::end::{End, Outcome};
 use super::fiber::Fiber;
@@ -59,11 +59,7 @@ impl Strand {
             poison.get_or_insert_with(|| format!("{} trapped: {}", fiber.label(), words(end)));
         }
         // A fiber that is listed later finds the poison (`runtime::spawn`).
-        for sibling in self.shared.live.all(false) {
-            if std::ptr::eq(Arc::as_ptr(&sibling.strand), self) {
-                sibling.cancel();
-            }
-        }
+        self.cancel_all();
     }
 }
 

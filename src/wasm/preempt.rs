@@ -52,6 +52,9 @@ fn install_again<T: 'static>(context: &mut StoreContextMut<'_, T>) {
     store.epoch_deadline_callback(on_epoch::<T>);
 }
 
+/// Slices that a guest's allocator may take, called for a stack, while others wait.
+const ALLOCATOR_SLICES: u64 = 100;
+
 enum Check {
     /// Goes on, for so many ticks.
     GoOn(u64),
@@ -64,11 +67,15 @@ enum Check {
 fn check() -> Check {
     let Some(fiber) = fiber::current() else { return Check::GoOn(1) };
     let (strand, shared) = (&fiber.strand, fiber.shared());
-    if fiber.no_switch.get() {
-        return Check::GoOn(1);
-    }
     if let Some(trap) = trap(fiber) {
         return Check::Trap(trap);
+    }
+    if fiber.no_switch.get() {
+        let slices = shared.scheduler.tick() - fiber.resumed_at.get();
+        if slices > ALLOCATOR_SLICES {
+            return Check::Trap(Error::msg("the guest's allocator does not return"));
+        }
+        return Check::GoOn(shared.limits.ticks_per_slice());
     }
     let limits = &shared.limits;
     let slice_over = fiber.resumed_at.get() != shared.scheduler.tick();

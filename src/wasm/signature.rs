@@ -17,7 +17,7 @@ use wasmtime_c_api::{self as c, WasmtimeStoreData, wasmtime_val_t, wasmtime_val_
 
 use super::bridge;
 use super::end::Values;
-use super::local;
+use super::{local, locate};
 use super::strand::Strand;
 
 /// The parameters and results of a function.
@@ -25,6 +25,8 @@ pub struct Signature {
     params: Box<[ValType]>,
     results: Box<[ValType]>,
     plain: bool,
+    /// It is a function of an instance, and not of the host.
+    of_wasm: bool,
 }
 
 impl Signature {
@@ -32,7 +34,7 @@ impl Signature {
     pub fn of(ty: &FuncType) -> Signature {
         let (params, results): (Box<[_]>, Box<[_]>) = (ty.params().collect(), ty.results().collect());
         let plain = params.iter().chain(&results).all(|ty| !ty.is_ref());
-        Signature { params, results, plain }
+        Signature { params, results, plain, of_wasm: false }
     }
 
     /// Has it nothing but numbers and vectors?
@@ -42,7 +44,8 @@ impl Signature {
 
     /// Is it one that a guest may spawn: an i32, and an i32 or nothing in return?
     pub fn is_guest_entry(&self) -> bool {
-        matches!(self.params[..], [ValType::I32]) && matches!(self.results[..], [] | [ValType::I32])
+        // One of the host's would have no calling instance.
+        self.of_wasm && matches!(self.params[..], [ValType::I32]) && matches!(self.results[..], [] | [ValType::I32])
     }
 
     /// Copies arguments if they fit; `store_id` is that of the function's store, 0 if there is none
@@ -216,7 +219,9 @@ impl Strand {
             // SAFETY: whoever spawns holds the handle, or is a fiber, so the store lives. `ty` reads the store's
             // number and its engine, neither of which ever changes, although a worker may be using the
             // store: a shared borrow beside its exclusive one, which Wasmtime gives no way around.
-            Box::new(Signature::of(&func.ty(unsafe { self.store() }.as_context())))
+            let ty = func.ty(unsafe { self.store() }.as_context());
+            let of_wasm = locate::is_of_wasm(address as *mut u8);
+            Box::new(Signature { of_wasm, ..Signature::of(&ty) })
         });
         let signature = Known(NonNull::from(&**signature));
         if let Some(last) = last {

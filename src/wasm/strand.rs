@@ -16,6 +16,7 @@ use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t};
 use super::activation::{StoreWords, ThreadWord, Words};
 use super::doors::Doors;
 use super::fiber::Fiber;
+use super::guest::Env;
 use super::local::Local;
 use super::policy::Policy;
 use super::shadow::Shadow;
@@ -29,6 +30,9 @@ use crate::sched::{Runnable, Turn, Worker};
 /// Fibers resumed in one turn while other strands wait. Makes up for what a turn costs; few enough
 /// that a store of ten thousand fibers that yield is no burden to a store with one.
 const TURN: u32 = 32;
+
+/// Fibers that guests may spawn in a store for which the host has set no limit.
+const GUEST_FIBERS: usize = 1 << 17;
 
 /// Added to `users` for the handle of a store; below it are the fibers that have not ended.
 const HANDLE: usize = 1 << (usize::BITS - 2);
@@ -70,6 +74,16 @@ pub struct Strand {
     pub shadow_limit: AtomicU64,
     /// What the runtime keeps for the guests of this store. The owner's.
     pub guest: UnsafeCell<Option<Box<dyn Any + Send>>>,
+    /// Guards in guests' memories that had been opened, in the whole process, when it last looked.
+    pub opened: Cell<u64>,
+    /// What the set-up of the store was given; dropped after the store.
+    env: UnsafeCell<Option<Env>>,
+    /// The fiber that made the store, and with whose end its program ends; 0 for none.
+    program: Cell<u64>,
+    /// Why there may be no more fibers: the program has ended.
+    ended: AtomicBool,
+    /// Fibers that there may be at a time.
+    max_fibers: AtomicUsize,
     /// Fibers that lost their turn, and so may be in the middle of anything.
     pub preempted: Cell<usize>,
 }
@@ -108,6 +122,11 @@ impl Strand {
             shadows: UnsafeCell::default(),
             shadow_limit: AtomicU64::new(u64::MAX),
             guest: UnsafeCell::default(),
+            opened: Cell::new(0),
+            env: UnsafeCell::default(),
+            program: Cell::new(0),
+            ended: AtomicBool::new(false),
+            max_fibers: AtomicUsize::new(usize::MAX),
             preempted: Cell::new(0),
         }
     }
@@ -137,8 +156,12 @@ impl Strand {
         self.base.set(Some(unsafe { words.read() }));
     }
 
-    /// The running fiber, which is alone, has made a store: it is the strand's from now on.
-    pub fn adopt(&self, fiber: &Fiber, mut own: Box<wasmtime_store_t>) {
+    /// The running fiber, which is alone, has made a store: it is the strand's from now on, and so is what its
+    /// set-up is given.
+    pub fn adopt(&self, fiber: &Fiber, mut own: Box<wasmtime_store_t>, env: Env) {
+        self.program.set(fiber.id);
+        // SAFETY: the running fiber owns the strand.
+        unsafe { *self.env.get() = Some(env) };
         let words = StoreWords::of(bridge::store(&mut own));
         // SAFETY: the running fiber owns the strand, and there was no store that anybody could use.
         unsafe { *self.store.get() = Some(own) };
@@ -159,9 +182,42 @@ impl Strand {
         unsafe { bridge::store((*self.store.get()).as_mut().unwrap_unchecked()) }
     }
 
-    /// Counts one more fiber.
-    pub fn add_fiber(&self) {
-        self.users.fetch_add(1, Ordering::Relaxed);
+    /// Counts one more fiber; the error says why there may be none.
+    pub fn add_fiber(&self) -> Result<(), String> {
+        let most = self.max_fibers.load(Ordering::Relaxed);
+        if self.users.fetch_add(1, Ordering::Relaxed) & (HANDLE - 1) >= most {
+            self.users.fetch_sub(1, Ordering::Relaxed);
+            return Err(format!("the store's limit of {most} fibers is reached"));
+        }
+        Ok(())
+    }
+
+    /// Sets how many fibers there may be at a time.
+    pub fn set_max_fibers(&self, most: usize) {
+        self.max_fibers.store(most, Ordering::Relaxed);
+    }
+
+    /// May the guest spawn one more? It has a limit even if the host sets none.
+    pub fn guest_may_spawn(&self) -> bool {
+        let most = self.max_fibers.load(Ordering::Relaxed);
+        self.fibers() < if most == usize::MAX { GUEST_FIBERS } else { most }
+    }
+
+    /// Why the store takes no more fibers, if it does not.
+    pub fn closed(&self) -> Option<String> {
+        if self.ended.load(Ordering::Relaxed) {
+            return Some("the store's program has ended".into());
+        }
+        self.policy.poison()
+    }
+
+    /// Cancels all fibers that live; those that are spawned while it does so may be missed.
+    pub fn cancel_all(&self) {
+        for fiber in self.shared.live.all(false) {
+            if std::ptr::eq(Arc::as_ptr(&fiber.strand), self) {
+                fiber.cancel();
+            }
+        }
     }
 
     /// Counts one fiber less, or the handle, and drops the store with the last user.
@@ -177,6 +233,7 @@ impl Strand {
                 // It may hold fibers of this strand, which hold the strand.
                 drop((*self.guest.get()).take());
                 drop((*self.store.get()).take());
+                drop((*self.env.get()).take());
             }
         }
     }
@@ -333,6 +390,15 @@ impl Strand {
         if let Some(end) = unsafe { fiber.end_as_owner() } {
             // Before anybody can see that it has ended: who has joined it finds the store poisoned.
             self.apply_policy(&fiber, end);
+            if fiber.of_guest {
+                // The guest that joins it is not told; the host has no handle.
+                end.forget_trap();
+            }
+        }
+        if self.program.get() == fiber.id && self.fibers() > 1 {
+            // As when main returns. Its siblings run on this very thread, so none comes in between.
+            self.ended.store(true, Ordering::Relaxed);
+            self.cancel_all();
         }
         shared.live.vacate();
         // The store goes with its last user, before who has joined that one can look.

@@ -112,6 +112,12 @@ fn held<T>(strand: &Strand, use_it: impl FnOnce(&mut Held) -> T) -> T {
     use_it(held.downcast_mut().expect("nobody else keeps anything here"))
 }
 
+/// An instance of the strand's store was shared by the host, whatever its exports are called. The caller owns
+/// the strand.
+pub fn is_ready(strand: &Strand, instance: u32) {
+    held(strand, |held| held.ready.insert(instance.into()));
+}
+
 /// The fiber that calls, which must be one of the calling instance's store.
 fn fiber<'a>(caller: &mut Call<'_>) -> Result<&'a Fiber> {
     let context = bridge::context_of(caller.as_context_mut());

@@ -17,8 +17,9 @@
 //! stack, one at a time and above whatever lies suspended there.
 //!
 //! **Overflow.** Who runs below its region hits the guard (`sys::tripwire`), which opens and marks the
-//! fiber that runs; it traps at its next function entry or loop head, and what it wrote until then lies in
-//! the guard, which is nobody's. Only a single frame larger than the guard can step over it. That is seen
+//! fiber that runs; it traps at its next epoch check, and what it wrote until then lies in the guard, which is
+//! nobody's. Whoever else opens a guard by touching it (a copy of all memory, a wild pointer) harms nobody either:
+//! it is closed again before another fiber of the store runs. Only a single frame larger than the guard can step over it. That is seen
 //! at the next switch, by the value of the global, and the fiber then traps before it runs on.
 //!
 //! `find` and `expose` make the global reachable, `locate` finds its address, `region` looks after the memory.
@@ -35,12 +36,16 @@ use std::sync::atomic::Ordering;
 use wasmtime::{Error, Extern, Store, Trap};
 use wasmtime_c_api::WasmtimeStoreData;
 
+use super::bridge;
 use super::fiber::{self, Fiber};
 use super::shared::Shared;
 use super::strand::Strand;
 use crate::fiber::switch::Suspend;
+use crate::sys::tripwire;
 use locate::Exports;
 pub use region::Source;
+#[cfg(test)]
+pub use region::may_move;
 use region::{Region, Regions};
 
 /// What compiled code keeps below its stack pointer: LLVM lets a function that calls none use 128 bytes
@@ -104,6 +109,8 @@ pub struct Shadow {
     pointer: *mut u32,
     /// Its value while no fiber's is in it.
     base: Cell<u32>,
+    /// Which global it is.
+    number: [u32; 3],
     regions: RefCell<Regions>,
 }
 
@@ -126,18 +133,23 @@ impl Shadow {
         exports: Exports,
         plan: &Plan,
         others: &[Shadow],
+        alone: bool,
     ) -> Result<Shadow, NotShared> {
         let Exports { global, memory, allocator } = exports;
-        let (pointer, definition) = locate::addresses(shared, store, global, memory)?;
-        if others.iter().any(|other| std::ptr::eq(other.pointer, pointer)) {
+        let number = bridge::global_number(global);
+        if others.iter().any(|other| other.number == number) {
             return Err(NotShared::Already);
         }
+        if !alone {
+            return Err("the store has several fibers already: see bop_store_share".to_string().into());
+        }
+        let (pointer, definition) = locate::addresses(shared, store, global, memory)?;
         let guard = shared.pool.guard();
         let mut regions = Regions::new(store, memory, definition, allocator, plan, guard)?;
         // SAFETY: just found, and verified; the caller owns the store.
         let base = Cell::new(unsafe { *pointer });
         regions.reserve(store, plan.reserve)?;
-        Ok(Shadow { pointer, base, regions: RefCell::new(regions) })
+        Ok(Shadow { pointer, base, number, regions: RefCell::new(regions) })
     }
 
     /// A stack of `size` bytes (`None`: the usual) for the running fiber.
@@ -179,11 +191,9 @@ impl Strand {
         // SAFETY: the caller owns the strand.
         let (store, shadows) = unsafe { (self.store(), &mut *self.shadows.get()) };
         let exports = Exports::find(store, plan, get)?;
-        let shadow = Shadow::new(&self.shared, store, exports, plan, shadows)?;
+        let alone = fiber.is_none() || self.fibers() == 1;
+        let shadow = Shadow::new(&self.shared, store, exports, plan, shadows, alone)?;
         if let Some(fiber) = fiber {
-            if self.fibers() > 1 {
-                return Err("the store has several fibers already: see bop_store_share".to_string().into());
-            }
             let frame = Frame { region: None, pointer: shadow.base.clone(), guard: (0, 0) };
             // SAFETY: the running fiber's own.
             unsafe { (*fiber.frames.get()).push(frame) };
@@ -262,7 +272,10 @@ impl Strand {
     pub(super) fn swap_pointers(&self, last: Option<&Fiber>, next: Option<&Fiber>, stale: bool) {
         // SAFETY: the owner of the strand, so of all frames in it; see `Shadow` for the pointer.
         unsafe {
-            for (i, shadow) in self.shared_instances().iter().enumerate() {
+            let shadows = self.shared_instances();
+            let opened = if shadows.is_empty() { return } else { tripwire::opened() };
+            let opened_since = self.opened.replace(opened) != opened;
+            for (i, shadow) in shadows.iter().enumerate() {
                 let now = *shadow.pointer;
                 match last.and_then(|fiber| Some((fiber, fiber.frame(i)?))) {
                     Some((fiber, frame)) => {
@@ -277,6 +290,9 @@ impl Strand {
                     }
                     None if stale => {}
                     None => shadow.base.set(now),
+                }
+                if opened_since {
+                    shadow.regions.borrow_mut().close_opened();
                 }
                 let frame = next.and_then(|fiber| fiber.frame(i));
                 *shadow.pointer = frame.map_or(shadow.base.get(), |frame| frame.pointer.get());

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use wasmtime::{Memory, Store, TypedFunc};
+use wasmtime::{Engine, Memory, Store, TypedFunc};
 use wasmtime_c_api::WasmtimeStoreData;
 use wasmtime_environ::{HostPtr, PtrSize};
 
@@ -78,6 +78,13 @@ impl Region {
     }
 }
 
+/// The guards of regions that were made together.
+struct Guards {
+    span: Span,
+    /// How many of their pages had been opened when all were closed.
+    seen: u64,
+}
+
 /// The regions of one instance.
 pub struct Regions {
     memory: Memory,
@@ -92,7 +99,7 @@ pub struct Regions {
     /// By size; of each the last given back is the first taken.
     free: Vec<(u32, Vec<Region>)>,
     /// The guards of what was made at a time; `None` if there are none.
-    slabs: Vec<Option<Span>>,
+    slabs: Vec<Option<Guards>>,
     /// Regions made so far.
     made: u32,
 }
@@ -107,10 +114,10 @@ impl Regions {
         how: Guard,
     ) -> Result<Regions, String> {
         let most = memory.ty(&*store).maximum().map_or(REACH, |pages| pages * WASM_PAGE);
-        let guard = plan.guard_size.next_multiple_of(page());
-        // A memory that may be moved takes its guards to nobody knows where. Those of an engine with
-        // Wasmtime's defaults have all they can reach reserved.
-        if guard > 0 && !memory::is_mapped(memory.data_ptr(&*store), most as usize) {
+        let too_large = || format!("a guard of {} bytes is too large", plan.guard_size);
+        let guard = plan.guard_size.checked_next_multiple_of(page()).ok_or_else(too_large)?;
+        // A memory that is moved leaves its guards in what is then somebody else's.
+        if guard > 0 && may_move(store.engine(), most) {
             return Err("the memory may move when it grows, so stacks in it can't have guards: set \
                         the size of guards to 0"
                 .into());
@@ -148,7 +155,9 @@ impl Regions {
     }
 
     fn rounded(&self, size: Option<u32>) -> u32 {
-        size.unwrap_or(self.default_size).next_multiple_of(page())
+        // What is too large to be rounded is refused as it is.
+        let size = size.unwrap_or(self.default_size);
+        size.checked_next_multiple_of(page()).unwrap_or(size)
     }
 
     /// Must the guest be called for a region of this size?
@@ -187,14 +196,22 @@ impl Regions {
 
     /// Takes a region back.
     pub fn put(&mut self, region: Region) {
-        if let Some(span) = &self.slabs[region.slab as usize]
-            && span.opened() > 0
-            && span.close(region.index as usize).is_err()
+        if let Some(guards) = &self.slabs[region.slab as usize]
+            && guards.span.opened() > 0
+            && guards.span.close(region.index as usize).is_err()
         {
             // Without its guard it is of no use.
             return;
         }
         self.class(region.size).push(region);
+    }
+
+    /// Puts guards back that were opened.
+    #[cold]
+    pub fn close_opened(&mut self) {
+        for guards in self.slabs.iter_mut().flatten() {
+            guards.seen = guards.span.close_opened(guards.seen);
+        }
     }
 
     /// The addresses of the guard below a region.
@@ -273,7 +290,7 @@ impl Regions {
         }
     }
 
-    fn guards(&self, start: u64, count: u64, stride: u64) -> io::Result<Option<Span>> {
+    fn guards(&self, start: u64, count: u64, stride: u64) -> io::Result<Option<Guards>> {
         if self.guard == 0 {
             return Ok(None);
         }
@@ -281,9 +298,22 @@ impl Regions {
         // and lives as long as the store, before whose end this is dropped; it was made just now, so nothing is in it.
         unsafe {
             let at = self.definition.base().add(start as usize);
-            Span::new(at, count as usize, stride as usize, self.guard as usize, self.how).map(Some)
+            let span = Span::new(at, count as usize, stride as usize, self.guard as usize, self.how)?;
+            Ok(Some(Guards { span, seen: 0 }))
         }
     }
+}
+
+/// May an unshared memory of at most so many bytes be moved when it grows? As Wasmtime decides it
+/// (`wasmtime_environ::Memory::memory_may_move`), from what the engine's configuration says of itself; where the pooling
+/// allocator rules a move out this still says yes.
+pub fn may_move(engine: &Engine, most: u64) -> bool {
+    let config = format!("{:?}", engine.config());
+    let value = |name: &str| config.split(", ").find_map(|field| field.strip_prefix(name)?.strip_prefix(": "));
+    let value = |name| value(name).map(|value| value.trim_end_matches([' ', '}']));
+    // Those that are not shown were not set; these are the defaults of 64-bit machines.
+    let reservation = value("memory_reservation").map_or(Some(REACH), |bytes| bytes.parse().ok());
+    value("memory_may_move") != Some("false") && reservation.is_none_or(|bytes| most > bytes)
 }
 
 fn page() -> u32 {
