@@ -169,7 +169,7 @@ pub unsafe extern "C" fn bop_store_cancel(store: *mut bop_store_t) -> bop_status
     call(bop_status_t::BOP_INVALID, || {
         // SAFETY: per contract.
         let Some(store) = (unsafe { store.as_ref() }) else { return bop_status_t::BOP_INVALID };
-        store.0.cancel_all();
+        store.0.cancel_all(None);
         bop_status_t::BOP_OK
     })
 }

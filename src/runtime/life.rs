@@ -130,7 +130,7 @@ impl Runtime {
         loop {
             // The other places are those of the background workers.
             let lent = shared.lent.fetch_add(1, Ordering::Relaxed);
-            let ran = lent < MORE_WORKERS && shared.scheduler.run(|| shared.live.count() > 0).is_some();
+            let ran = lent < MORE_WORKERS && shared.scheduler.run(|| !shared.live.is_empty()).is_some();
             shared.lent.fetch_sub(1, Ordering::Relaxed);
             // There are enough workers already, but they may be leaving.
             if ran || interest.wait(Some(clock::now() + LOOK)) {
@@ -153,7 +153,7 @@ impl Runtime {
         for fiber in shared.live.all(true) {
             fiber.cancel();
         }
-        if shared.live.count() > 0 {
+        if !shared.live.is_empty() {
             // Somebody must run them to their end.
             let workers = life.workers.len().max(1);
             life.workers(shared, workers)?;
@@ -161,7 +161,7 @@ impl Runtime {
         // A fiber on its way to its end may ask for the lock.
         drop(life);
         // Told of a moment without fibers is not enough: no more can come in, so wait for none.
-        while shared.live.count() > 0 {
+        while !shared.live.is_empty() {
             if !shared.live.interest().wait(Some(deadline)) {
                 return Err(self.complaint());
             }

@@ -38,7 +38,6 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
     }
     if let Err(e) = strand.add_fiber() {
         shared.live.vacate();
-        shared.one_less();
         return Err(e);
     }
     match prepare(strand, body, options, size) {
@@ -49,7 +48,6 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
         Err(e) => {
             strand.remove_user(false);
             shared.live.vacate();
-            shared.one_less();
             Err(e)
         }
     }

@@ -1,11 +1,11 @@
 //! The fibers of a runtime that have not ended: how many, and which.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fiber::Fiber;
-use crate::sys::clock;
+use crate::sys::{barrier, clock};
 
 /// Lists that fibers are spread over, so that spawning on all workers does not meet in one lock.
 const SHARDS: usize = 16;
@@ -17,11 +17,9 @@ pub struct Live {
     /// Places taken, if there is a limit: given back before anybody can see that a fiber has ended, so
     /// that who has joined one can spawn another.
     places: AtomicUsize,
-    /// Fibers, those included that are just ending: until nothing is left of them but handles.
-    count: AtomicUsize,
-    /// Threads that want to be told when the count falls to zero.
+    /// Threads that want to be told when no fiber is left.
     interested: AtomicUsize,
-    /// How often it has fallen to zero while somebody was interested.
+    /// How often none was left while somebody was interested.
     zeros: Mutex<u64>,
     zero: Condvar,
     shards: [Shard; SHARDS],
@@ -29,14 +27,20 @@ pub struct Live {
 
 #[derive(Default)]
 #[repr(align(128))]
-struct Shard(Mutex<List>);
+struct Shard {
+    list: Mutex<List>,
+    /// Fibers that were ever listed here, and those of them that were taken off. Written under the lock; a
+    /// look needs none.
+    come: AtomicU64,
+    left: AtomicU64,
+}
 
 #[derive(Default)]
 struct List {
     /// No more fibers may come in.
     closed: bool,
-    /// A fiber is here until just before its own reference is dropped (invariant **listed is
-    /// alive**).
+    /// A fiber is here from before it first runs until nothing is left of it but handles, just before its
+    /// own reference is dropped (invariant **listed is alive**).
     fibers: Vec<*const Fiber>,
 }
 
@@ -54,7 +58,6 @@ impl Live {
         Live {
             most,
             places: AtomicUsize::new(0),
-            count: AtomicUsize::new(0),
             interested: AtomicUsize::new(0),
             zeros: Mutex::default(),
             zero: Condvar::new(),
@@ -62,76 +65,74 @@ impl Live {
         }
     }
 
-    /// Counts one more fiber; false if there are as many as there may be. (`count` is never one too
-    /// high for a moment: the last fiber to leave would take it for another.)
+    /// Takes a place for one more fiber; false if there are as many as there may be.
     pub fn enter(&self) -> bool {
         let more = |n| (n < self.most).then_some(n + 1);
-        let place = self.most == usize::MAX
-            || self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        if place {
-            self.count.fetch_add(1, Ordering::SeqCst);
-        }
-        place
+        self.most == usize::MAX
+            || self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Gives a fiber's place to others, shortly before `leave`.
+    /// Gives a fiber's place to others.
     pub fn vacate(&self) {
         if self.most != usize::MAX {
             self.places.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Counts one fewer, when nothing of it is left but handles; true if it was the last and somebody
-    /// wants to know.
-    #[must_use = "tell the workers that wait for the end"]
-    pub fn leave(&self) -> bool {
-        // SeqCst, with the same in `interest` and `count`: either the last fiber sees the interest,
-        // or the interested sees that none is left.
-        if self.count.fetch_sub(1, Ordering::SeqCst) != 1
-            || self.interested.load(Ordering::SeqCst) == 0
-        {
+    /// Is no fiber left, those included that are just ending?
+    ///
+    /// The counts of the shards can't be read all at once, and a fiber may be listed in one that was read already
+    /// by one of another shard that has ended when that is read. So if all look empty, those that have left
+    /// are summed up first and those that have come after: both only grow, and whoever came before somebody left is
+    /// counted if that one is, so if the sums are equal none was there in between.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        let left = |shard: &Shard| shard.left.load(Ordering::Acquire);
+        let come = |shard: &Shard| shard.come.load(Ordering::Acquire);
+        if self.shards.iter().any(|shard| left(shard) != come(shard)) {
             return false;
         }
-        *self.lock_zeros() += 1;
-        self.zero.notify_all();
-        true
-    }
-
-    /// How many fibers there are, those included that are just ending.
-    pub fn count(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
+        let left: u64 = self.shards.iter().map(left).sum();
+        left == self.shards.iter().map(come).sum::<u64>()
     }
 
     /// Asks to be told of the end, for as long as the guard lives.
     pub fn interest(&self) -> Interest<'_> {
         self.interested.fetch_add(1, Ordering::SeqCst);
-        Interest { live: self, before: *self.lock_zeros() }
+        let before = *self.lock_zeros();
+        // Partner: the light side in `unlist`: either the last fiber sees the interest, or the interested
+        // sees that none is left.
+        barrier::heavy();
+        Interest { live: self, before }
     }
 
     fn lock_zeros(&self) -> MutexGuard<'_, u64> {
         self.zeros.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shard(&self, fiber: &Fiber) -> MutexGuard<'_, List> {
+    fn shard(&self, fiber: &Fiber) -> (&Shard, MutexGuard<'_, List>) {
         let shard = &self.shards[fiber.id as usize % SHARDS];
         // Nothing panics under the lock but a `Vec` that finds no memory, and that aborts.
-        shard.0.lock().unwrap_or_else(PoisonError::into_inner)
+        (shard, shard.list.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lists a fiber; false if the list is closed.
     #[must_use]
     pub fn list(&self, fiber: &Fiber) -> bool {
-        let mut list = self.shard(fiber);
+        let (shard, mut list) = self.shard(fiber);
         if !list.closed {
             fiber.place.0.store(list.fibers.len() as u32, Ordering::Relaxed);
             list.fibers.push(fiber);
+            shard.come.store(shard.come.load(Ordering::Relaxed) + 1, Ordering::Release);
         }
         !list.closed
     }
 
-    /// Takes a fiber off the list.
-    pub fn unlist(&self, fiber: &Fiber) {
-        let mut list = self.shard(fiber);
+    /// Takes a fiber off the list, when nothing of it is left but handles; true if it was the last and somebody
+    /// wants to know.
+    #[must_use = "tell the workers that wait for the end"]
+    pub fn unlist(&self, fiber: &Fiber) -> bool {
+        let (shard, mut list) = self.shard(fiber);
         let at = fiber.place.0.load(Ordering::Relaxed) as usize;
         let gone = list.fibers.swap_remove(at);
         debug_assert!(std::ptr::eq(gone, fiber));
@@ -139,13 +140,29 @@ impl Live {
             // SAFETY: **listed is alive**.
             unsafe { (*moved).place.0.store(at as u32, Ordering::Relaxed) };
         }
+        // Release: whoever finds that none is left sees what this one did.
+        shard.left.store(shard.left.load(Ordering::Relaxed) + 1, Ordering::Release);
+        drop(list);
+        // Partner: the heavy side in `interest`.
+        barrier::light();
+        if self.interested.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        // Of two that leave different shards at once, one must see that both are empty.
+        fence(Ordering::SeqCst);
+        if !self.is_empty() {
+            return false;
+        }
+        *self.lock_zeros() += 1;
+        self.zero.notify_all();
+        true
     }
 
     /// All listed fibers. With `close`, no further fiber is listed from then on.
     pub fn all(&self, close: bool) -> Vec<Arc<Fiber>> {
         let mut all = Vec::new();
         for shard in &self.shards {
-            let mut list = shard.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut list = shard.list.lock().unwrap_or_else(PoisonError::into_inner);
             list.closed |= close;
             all.extend(list.fibers.iter().map(|&fiber| {
                 // SAFETY: **listed is alive**, and the list is locked; every fiber is in an `Arc`.
@@ -170,7 +187,7 @@ impl Interest<'_> {
     /// thread wakes up. False if `deadline` (`CLOCK_MONOTONIC`) came first.
     pub fn wait(&self, deadline: Option<u64>) -> bool {
         let mut zeros = self.live.lock_zeros();
-        while self.live.count() > 0 && *zeros == self.before {
+        while !self.live.is_empty() && *zeros == self.before {
             let left = deadline.map_or(u64::MAX, |d| d.saturating_sub(clock::now()));
             if left == 0 {
                 return false;

@@ -59,7 +59,7 @@ impl Strand {
             poison.get_or_insert_with(|| format!("{} trapped: {}", fiber.label(), words(end)));
         }
         // A fiber that is listed later finds the poison (`runtime::spawn`).
-        self.cancel_all();
+        self.cancel_all(Some(fiber));
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use wasmtime::{Engine, Module};
 use wasmtime_c_api::wasm_engine_t;
 
+use super::fiber::Fiber;
 use super::live::Live;
 use super::strand::Strand;
 use crate::fiber::stack::Pool;
@@ -42,9 +43,9 @@ impl Shared {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A fiber is gone, with all that it held.
-    pub fn one_less(&self) {
-        if self.live.leave() {
+    /// Nothing is left of a fiber but handles.
+    pub fn unlist(&self, fiber: &Fiber) {
+        if self.live.unlist(fiber) {
             // Those that run until no fiber is left.
             self.scheduler.wake_all();
         }

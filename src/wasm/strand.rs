@@ -211,10 +211,12 @@ impl Strand {
         self.policy.poison()
     }
 
-    /// Cancels all fibers that live; those that are spawned while it does so may be missed.
-    pub fn cancel_all(&self) {
+    /// Cancels all fibers that live, but for one that is just ending; those that are spawned while it does so may be
+    /// missed.
+    pub fn cancel_all(&self, ending: Option<&Fiber>) {
         for fiber in self.shared.live.all(false) {
-            if std::ptr::eq(Arc::as_ptr(&fiber.strand), self) {
+            let ours = std::ptr::eq(Arc::as_ptr(&fiber.strand), self);
+            if ours && !ending.is_some_and(|ending| std::ptr::eq(&*fiber, ending)) {
                 fiber.cancel();
             }
         }
@@ -385,7 +387,6 @@ impl Strand {
         worker.counters().add_active(-1);
         // Before anybody can see that it has ended: who has joined it finds it counted.
         worker.counters().count_finished();
-        shared.live.unlist(&fiber);
         // SAFETY: it has ended, and we are its owner.
         if let Some(end) = unsafe { fiber.end_as_owner() } {
             // Before anybody can see that it has ended: who has joined it finds the store poisoned.
@@ -398,7 +399,7 @@ impl Strand {
         if self.program.get() == fiber.id && self.fibers() > 1 {
             // As when main returns. Its siblings run on this very thread, so none comes in between.
             self.ended.store(true, Ordering::Relaxed);
-            self.cancel_all();
+            self.cancel_all(Some(&fiber));
         }
         shared.live.vacate();
         // The store goes with its last user, before who has joined that one can look.
@@ -408,7 +409,7 @@ impl Strand {
             shared.scheduler.unurge();
         }
         // Last: whoever waits until no fiber is left finds all of them ended and their stores gone.
-        shared.one_less();
+        shared.unlist(&fiber);
     }
 
     /// Nothing is ready. True: the strand is no longer ours.
