@@ -2,6 +2,7 @@
 //! fails when the measure that goes with the fact is taken out.
 
 mod guests;
+mod turns;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

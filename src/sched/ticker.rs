@@ -62,6 +62,12 @@ impl Ticker {
         }
     }
 
+    /// A tick, made by hand.
+    #[cfg(test)]
+    pub fn advance(&self) {
+        self.ticks.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Ends [`Scheduler::run_ticker`].
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);

@@ -135,12 +135,6 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Sets the store's weight.
-    pub fn weigh(&self, weight: u32) {
-        // SAFETY: the handle is live.
-        ok(unsafe { bop::bop_store_weight(self.store, weight) });
-    }
-
     pub fn spawn(&self, export: &str, args: &[i32], options: &Options) -> Fiber {
         let (_, func) = self
             .funcs
