@@ -222,25 +222,30 @@ wasmtime_func_t t_func(wasmtime_context_t *context, const wasmtime_instance_t *i
   return item.of.func;
 }
 
-void t_guest_new(t_guest *guest, bop_runtime_t *runtime, const char *wat, const t_import *imports) {
-  memset(guest, 0, sizeof *guest);
-  wasm_engine_t *engine = bop_runtime_engine(runtime);
-  wasmtime_store_t *store = wasmtime_store_new(engine, NULL, NULL);
-  wasmtime_context_t *context = wasmtime_store_context(store);
-  guest->instance = t_instance(engine, context, wat, imports);
+void t_find_exports(t_guest *guest, wasmtime_context_t *context) {
   char *name;
   size_t length;
   wasmtime_extern_t item;
+  guest->exports = 0;
   for (size_t i = 0; wasmtime_instance_export_nth(context, &guest->instance, i, &name, &length, &item);
        i++) {
     if (item.kind == WASMTIME_EXTERN_FUNC) {
       CHECK(guest->exports < sizeof guest->export_ / sizeof guest->export_[0]);
       CHECK(length < sizeof guest->export_[0].name);
       memcpy(guest->export_[guest->exports].name, name, length);
+      guest->export_[guest->exports].name[length] = '\0';
       guest->export_[guest->exports++].func = item.of.func;
     }
     wasmtime_extern_delete(&item);
   }
+}
+
+void t_guest_new(t_guest *guest, bop_runtime_t *runtime, const char *wat, const t_import *imports) {
+  wasm_engine_t *engine = bop_runtime_engine(runtime);
+  wasmtime_store_t *store = wasmtime_store_new(engine, NULL, NULL);
+  wasmtime_context_t *context = wasmtime_store_context(store);
+  guest->instance = t_instance(engine, context, wat, imports);
+  t_find_exports(guest, context);
   OK(bop_store_new(runtime, store, &guest->store));
 }
 

@@ -113,6 +113,8 @@ wasmtime_instance_t t_instance(wasm_engine_t *engine, wasmtime_context_t *contex
                                const t_import *imports);
 wasmtime_func_t t_func(wasmtime_context_t *context, const wasmtime_instance_t *instance,
                        const char *name);
+/* Fills in the functions that `guest->instance` exports. */
+void t_find_exports(t_guest *guest, wasmtime_context_t *context);
 /* `imports` may be NULL. */
 void t_guest_new(t_guest *guest, bop_runtime_t *runtime, const char *wat, const t_import *imports);
 void t_guest_delete(t_guest *guest);
