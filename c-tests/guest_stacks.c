@@ -203,12 +203,10 @@ static const char *const DEEP = GUEST(
 
 /* Does it get there? Nothing else can happen than that the stack overflows. In a new runtime, where nothing that
  * is done but once has been done. */
-static bool reaches(int32_t depth, uint64_t quantum, bool is_shared) {
+static bool reaches(int32_t depth, uint64_t quantum) {
   BEGIN(1, quantum, 0);
   t_guest guest;
   t_world_guest(&guest, DEEP);
-  if (is_shared)
-    OK(bop_store_share(guest.store, &guest.instance, NULL));
   bop_fiber_t *fiber = t_spawn1(&guest, "down", depth);
   bop_outcome_t outcome;
   CHECK_EQ(bop_fiber_join(fiber, &outcome), BOP_OK);
@@ -226,16 +224,16 @@ static bool reaches(int32_t depth, uint64_t quantum, bool is_shared) {
   return outcome == BOP_OUTCOME_RETURNED;
 }
 
-static void deep(uint64_t quantum, bool is_shared) {
-  CASE(is_shared ? "deep, shared" : "deep");
+static void deep(uint64_t quantum) {
+  CASE("deep");
   int32_t most = 0, too_many = 1 << 16; /* of 1 MiB; no frame has less than 16 bytes */
   while (too_many - most > 1) {
     int32_t depth = most + (too_many - most) / 2;
-    *(reaches(depth, quantum, is_shared) ? &most : &too_many) = depth;
+    *(reaches(depth, quantum) ? &most : &too_many) = depth;
   }
   CHECK(most > 1000 && most < (1 << 16) - 1);
   for (int32_t depth = most - 4; depth < most + 4; depth++) /* nowhere is it closer */
-    CHECK_EQ(reaches(depth, quantum, is_shared), depth <= most);
+    CHECK_EQ(reaches(depth, quantum), depth <= most);
 }
 
 int main(void) {
@@ -252,9 +250,9 @@ int main(void) {
     several();
     bop_channel_delete(world.gate);
     t_world_end(0);
-    deep(t_quanta[i], false);
   }
-  deep(CALM, true);
   whose_memory();
+  deep(0);
+  deep(CALM);
   return 0;
 }

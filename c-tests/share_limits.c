@@ -60,7 +60,19 @@ static void allocator(bop_runtime_t *runtime) {
   bop_share_options_delete(options);
   CHECK_EQ(t_result(t_spawn0(&guest, "calls")), 1);
   CHECK_EQ(t_sums(&guest, MANY, 5, NULL), 0);
+  /* Those may have come one after another. These are there at once, and more than there are stacks in reserve. */
+  bop_fiber_t *waits[8];
+  OK(bop_channel_new(8, &t_compiled_gate));
+  for (int i = 0; i < 8; i++)
+    waits[i] = t_spawn0(&guest, "waits");
+  for (int i = 0; i < 8; i++)
+    EVENTUALLY(bop_fiber_state(waits[i]) == BOP_STATE_PARKED);
   CHECK(t_result(t_spawn0(&guest, "calls")) > 1);
+  for (int i = 0; i < 8; i++)
+    CHECK_EQ(bop_channel_send(t_compiled_gate, 0), BOP_OK);
+  for (int i = 0; i < 8; i++)
+    ENDS(waits[i], BOP_OUTCOME_RETURNED);
+  bop_channel_delete(t_compiled_gate);
   t_guest_delete(&guest);
 }
 

@@ -25,6 +25,15 @@ static wasm_trap_t *yields(void *env, wasmtime_caller_t *caller, const wasmtime_
   return NULL;
 }
 
+bop_channel_t *t_compiled_gate;
+
+static wasm_trap_t *waits_at_gate(void *env, wasmtime_caller_t *caller, const wasmtime_val_t *args,
+                                  size_t nargs, wasmtime_val_t *results, size_t nresults) {
+  (void)env, (void)caller, (void)args, (void)nargs, (void)results, (void)nresults;
+  CHECK_EQ(bop_channel_receive(t_compiled_gate, NULL), BOP_OK);
+  return NULL;
+}
+
 static wasm_trap_t *fills(void *env, wasmtime_caller_t *caller, const wasmtime_val_t *args,
                           size_t nargs, wasmtime_val_t *results, size_t nresults) {
   (void)env, (void)nargs, (void)results, (void)nresults;
@@ -35,8 +44,10 @@ static wasm_trap_t *fills(void *env, wasmtime_caller_t *caller, const wasmtime_v
   return NULL;
 }
 
-const t_import t_compiled_imports[] = {
-    {"yield", "", "", yields, NULL}, {"fill", "ii", "", fills, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+const t_import t_compiled_imports[] = {{"yield", "", "", yields, NULL},
+                                       {"gate", "", "", waits_at_gate, NULL},
+                                       {"fill", "ii", "", fills, NULL},
+                                       {NULL, NULL, NULL, NULL, NULL}};
 
 /* ---- guests ---- */
 
@@ -45,6 +56,7 @@ const t_import t_compiled_imports[] = {
  * each of `n` levels. The allocator only ever goes up, and counts its calls. */
 #define BODY                                                                                      \
   "(import \"host\" \"yield\" (func $yield))"                                                     \
+  "(import \"host\" \"gate\" (func $gate))"                                                       \
   "(import \"host\" \"fill\" (func $fill (param i32 i32)))"                                       \
   "(memory (export \"memory\") 2 %s)"                                                             \
   "(global $__stack_pointer %s (mut i32) (i32.const 65536))"                                      \
@@ -93,6 +105,7 @@ const t_import t_compiled_imports[] = {
   "(func (export \"fill_below\") (param $bytes i32)"                                              \
   "  (call $fill (i32.sub (global.get $__stack_pointer) (local.get $bytes)) (local.get $bytes))"  \
   "  (call $nothing))"                                                                            \
+  "(func (export \"waits\") (call $gate))"                                                        \
   "(func (export \"grow\") (param $pages i32) (result i32)"                                       \
   "  (drop (memory.grow (local.get $pages))) (memory.size))"                                      \
   "(func $nothing)"                                                                               \

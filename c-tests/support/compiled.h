@@ -4,8 +4,10 @@
 
 #include "support.h"
 
-/* "yield" lets others run; "fill" writes where the guest says, as reads of files and sockets do. */
+/* "yield" lets others run; "gate" waits in the program's channel; "fill" writes where the guest says, as reads of
+ * files and sockets do. */
 extern const t_import t_compiled_imports[];
+extern bop_channel_t *t_compiled_gate;
 
 /* The text, to be freed. A `limit` that is not "" is that of the memory, in pages, of which it has 2. */
 char *t_compiled_text(const char *limit, bool exports_stack_pointer);
