@@ -770,7 +770,8 @@ void bop_fiber_detach(bop_fiber_t *fiber);
  * Defines the module `bop` in a linker: what `bop_guest.h` declares, with which a guest spawns fibers of
  * its own instance, waits, and passes values through channels. An instance that exports its stack pointer
  * (`bop_module_prepare`) and was not shared (`bop_store_share`) is shared by its first spawn, with the defaults,
- * if only one fiber of the store lives then; else that spawn traps. Most of it needs a fiber: a start function
+ * if only one fiber of the store lives then; else that spawn traps. That is the instance that calls: another one that
+ * fibers enter through it must be shared by the host. Most of it needs a fiber: a start function
  * that the host's own thread runs traps there.
  *
  * Returns: NULL, or an error: one of the names is defined already, a NULL.

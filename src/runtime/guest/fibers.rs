@@ -81,7 +81,8 @@ fn start(
     let signature = strand.signature(func);
     if !signature.is_guest_entry() {
         return Err(Error::msg(format!(
-            "bop.spawn: the function at index {index} does not take one i32 and return an i32 or nothing"
+            "bop.spawn: the function at index {index} is the host's, or does not take one i32 and return an \
+             i32 or nothing"
         )));
     }
     Ok(spawn::guest_call(strand, func, arg, signature).ok())
