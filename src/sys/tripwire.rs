@@ -78,7 +78,7 @@ impl Span {
         node.guard.store(guard, Ordering::Relaxed);
         node.how.store(how as usize, Ordering::Relaxed);
         node.opened.store(0, Ordering::Relaxed);
-        // Last, and Release: a handler that sees the start sees the rest (Acquire in `find`).
+        // Last, and Release: a handler that sees the start sees the rest (Acquire in `guard_at`).
         node.start.store(start as usize, Ordering::Release);
         drop(spare);
         let span = Span { node };

@@ -11,16 +11,16 @@
 //!                   else: the instance's own (`base`)
 //! ```
 //!
-//! Invariant **one stack each**: a region belongs to one fiber from [`Shadow::equip`] until its
-//! [`Frame`] is given back. What runs without one (a host thread that has entered the store; the fiber that
-//! first shared its own instance; a fiber that is just being equipped) runs on the instance's own
-//! stack, one at a time and above whatever lies suspended there.
+//! Invariant **one stack each**: a region belongs to one fiber from [`Strand::equip`] until its [`Frame`] is
+//! given back. What runs without one (a host thread that has entered the store; the fiber that first shared its
+//! own instance; a fiber that is just being equipped) runs on the instance's own stack, one at a time and
+//! below whatever lies suspended there.
 //!
 //! **Overflow.** Who runs below its region hits the guard (`sys::tripwire`), which opens and marks the
 //! fiber that runs; it traps at its next epoch check, and what it wrote until then lies in the guard, which is
 //! nobody's. Whoever else opens a guard by touching it (a copy of all memory, a wild pointer) harms nobody either:
-//! it is closed again before another fiber of the store runs. Only a single frame larger than the guard can step over it. That is seen
-//! at the next switch, by the value of the global, and the fiber then traps before it runs on.
+//! it is closed again before another fiber of the store runs. Only a single frame larger than the guard can step
+//! over it. That is seen at the next switch, by the value of the global, and the fiber then traps before it runs on.
 //!
 //! `find` and `expose` make the global reachable, `locate` finds its address, `region` looks after the memory.
 
@@ -225,9 +225,8 @@ impl Strand {
 
     /// Gives the running fiber, which has just begun, its stacks in the shared instances.
     pub fn equip(&self, fiber: &Fiber, size: Option<u32>) -> Result<(), String> {
-        // SAFETY: the running fiber; its own frames.
-        let (shadows, frames) = unsafe { (self.shared_instances(), &mut *fiber.frames.get()) };
-        for shadow in shadows {
+        // SAFETY: the running fiber. It is counted, so the list stays as it is although this may suspend.
+        for shadow in unsafe { self.shared_instances() } {
             let calls_guest = || shadow.regions.borrow().calls_guest(size);
             // A sibling that lost its turn somewhere in the guest may be in the middle of the allocator.
             while calls_guest() && self.preempted.get() > 0 && !fiber.cancelled() {
@@ -241,12 +240,13 @@ impl Strand {
             let frame = shadow.frame(unsafe { self.store() }, size);
             fiber.no_switch.set(false);
             let frame = frame?;
-            // SAFETY: the store is ours; see `Shadow`.
+            // SAFETY: the store is ours; see `Shadow`. The frames are borrowed only here: the owner looks at them
+            // at each switch, and so does an epoch check in the allocator.
             unsafe {
                 shadow.base.set(*shadow.pointer);
                 *shadow.pointer = frame.pointer.get();
+                (*fiber.frames.get()).push(frame);
             }
-            frames.push(frame);
         }
         Ok(())
     }
