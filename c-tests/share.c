@@ -118,6 +118,34 @@ static void host_writes(bop_runtime_t *runtime) {
   t_guest_delete(&guest);
 }
 
+/* Somebody who reads all of the memory opens every guard in it, and nobody is the worse for it: they are closed again
+ * before the next fiber runs. */
+static void read_by_others(bop_runtime_t *runtime) {
+  CASE("read by others");
+  t_guest guest;
+  t_compiled_new(&guest, runtime, "");
+  bop_share_options_t *options = bop_share_options_new();
+  bop_share_options_stack_size(options, 16 << 10);
+  bop_share_options_reserve(options, 8);
+  OK(bop_store_share(guest.store, &guest.instance, options));
+  bop_share_options_delete(options);
+  for (int i = 0; i < 4; i++) {
+    wasmtime_context_t *context;
+    wasmtime_extern_t memory;
+    OK(bop_store_enter(guest.store, &context));
+    CHECK(wasmtime_instance_export_get(context, &guest.instance, "memory", 6, &memory));
+    const volatile uint8_t *data = wasmtime_memory_data(context, &memory.of.memory);
+    uint64_t sum = 0;
+    for (size_t at = 0; at < wasmtime_memory_data_size(context, &memory.of.memory); at += 4096)
+      sum += data[at];
+    OK(bop_store_exit(guest.store));
+    CHECK(i == 0 || sum != 0); /* of what former fibers have left in their stacks */
+    t_overflows(t_spawn1(&guest, "dive", 512), "16384 bytes of stack");
+    CHECK_EQ(t_sums(&guest, 8, 8, NULL), 0);
+  }
+  t_guest_delete(&guest);
+}
+
 /* Memory that is used again for the next instance has no guards left in it. */
 static void pooled(bop_guard_t guard) {
   CASE("pooled");
@@ -162,6 +190,7 @@ int main(void) {
     runtime = t_compiled_runtime(NULL, i & 1 ? BOP_GUARD_MPROTECT : BOP_GUARD_AUTO, i & 2 ? 3600 * SECOND : 0);
     overflow(runtime, true);
     host_writes(runtime);
+    read_by_others(runtime);
     OK(bop_runtime_delete(runtime));
   }
   pooled(BOP_GUARD_AUTO);
