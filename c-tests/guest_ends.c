@@ -130,6 +130,41 @@ static void allocator_that_loops(void) {
   t_world_end(0);
 }
 
+/* Cancelling a store looks at all fibers of the runtime, and so at those of another store that end just then. Two stores
+ * spawn and join as fast as they can, while a third is cancelled again and again. */
+static void looked_at_while_they_end(void) {
+  CASE("looked at while they end");
+  const int32_t laps = 60000;
+  BEGIN(2, 50000, 0);
+  t_guest guests[2], other;
+  const char *wat = GUEST(
+      FUNC("next", "(param i32) (result i32)", "(i32.add (local.get 0) " N(1) ")") "(elem (i32.const 0) $next)"
+      FUNC("run", "(param $laps i32) (result i32) (local $i i32) (local $sum i32)",
+           EACH(i, GET(laps), "(drop (call $join (call $spawn " N(0) GET(i) ") " N(16) "))"
+                              "(local.set $sum (i32.add " GET(sum) "(i32.load " N(16) ")))") GET(sum)));
+  t_world_guest(&guests[0], wat);
+  t_world_guest(&guests[1], wat);
+  t_world_guest(&other, GUEST(FUNC("spins", "", "(loop (br 0))")));
+  bop_fiber_t *fibers[2];
+  for (int i = 0; i < 2; i++)
+    fibers[i] = t_spawn1(&guests[i], "run", laps);
+  uint64_t looks = 0;
+  for (int i = 0; i < 2; i++) {
+    while (bop_fiber_state(fibers[i]) != BOP_STATE_FINISHED) {
+      bop_fiber_t *spins = t_spawn0(&other, "spins");
+      CHECK_EQ(bop_store_cancel(other.store), BOP_OK);
+      ENDS(spins, BOP_OUTCOME_CANCELLED);
+      looks++;
+    }
+    CHECK_EQ(t_result(fibers[i]), (int64_t)laps * (laps + 1) / 2);
+  }
+  CHECK(looks > 10);
+  for (int i = 0; i < 2; i++)
+    t_guest_delete(&guests[i]);
+  t_guest_delete(&other);
+  t_world_end(0);
+}
+
 int main(void) {
   t_start("guest_ends");
   with_the_program(RUN(""), BOP_OUTCOME_RETURNED);
@@ -138,5 +173,6 @@ int main(void) {
   by_the_host();
   limits();
   allocator_that_loops();
+  looked_at_while_they_end();
   return 0;
 }

@@ -88,8 +88,7 @@ pub unsafe extern "C" fn bop_runtime_stats(runtime: *const bop_runtime_t, stats:
         let sum = |count: fn(&Counters) -> u64| shared.scheduler.counters().map(count).sum();
         // In this order, so that there are never fewer than those that have ended.
         let finished = sum(Counters::finished);
-        let refused = shared.refused.load(Ordering::Acquire);
-        let spawned = shared.last_id.load(Ordering::Acquire).saturating_sub(refused);
+        let spawned = shared.live.spawned();
         let all = bop_stats_t {
             size: 0,
             workers: runtime.0.workers() as u64,

@@ -22,7 +22,8 @@
 //!
 //! Signals are sticky bits. A fiber that blocks says which it waits for (`WANTS_PERMIT`); `WAKE`
 //! and `CANCEL` always count. The one `signal` that moves PARKED to ACTIVE must enqueue the fiber,
-//! and it is the only one that may (invariant **one waker**).
+//! and it is the only one that may (invariant **one waker**). A `WAKE` that does so is thereby delivered, and
+//! leaves no bit.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -44,6 +45,17 @@ pub enum Signal {
 }
 
 const WANTS_PERMIT: u32 = 1 << 5;
+/// Somebody outside its strand waits for its end.
+const JOINED: u32 = 1 << 6;
+
+/// What [`Word::finish`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finish {
+    /// It had been cancelled.
+    pub cancelled: bool,
+    /// Somebody has to be told: see [`Word::join`].
+    pub joined: bool,
+}
 
 /// What [`Word::signal`] found, and so what its caller must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +85,11 @@ impl Word {
                 PARKED => signal != Signal::Permit || old & WANTS_PERMIT != 0,
                 _ => false,
             };
-            let new = if wakes { (old & !STATE) | ACTIVE | bit } else { old | bit };
+            let new = match signal {
+                Signal::Wake if wakes => (old & !STATE) | ACTIVE,
+                _ if wakes => (old & !STATE) | ACTIVE | bit,
+                _ => old | bit,
+            };
             // Release: what the signaller did before is seen by the fiber once it sees the bit
             // (Acquire in `take`, `commit_park`, `cancelled`); that is why a bit that is set
             // already is written all the same. Acquire: the one who moves PARKED
@@ -137,15 +153,25 @@ impl Word {
         self.0.load(Ordering::Acquire) & Signal::Cancel as u32 != 0
     }
 
-    /// Ends an active fiber; true if it had been cancelled.
-    pub fn finish(&self) -> bool {
+    /// Notes that somebody wants to be told of the end; false if the fiber has finished.
+    #[must_use]
+    pub fn join(&self) -> bool {
+        // One word: either `finish` sees the bit, or this sees FINISHED.
+        self.0.fetch_or(JOINED, Ordering::Relaxed) & STATE != FINISHED
+    }
+
+    /// Ends an active fiber.
+    pub fn finish(&self) -> Finish {
         let mut old = self.0.load(Ordering::Relaxed);
         loop {
             debug_assert_eq!(old & STATE, ACTIVE, "only a running fiber finishes");
             let new = (old & !STATE) | FINISHED;
             // Release: publishes the fiber's result to whoever sees FINISHED (Acquire below).
             match self.0.compare_exchange_weak(old, new, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return old & Signal::Cancel as u32 != 0,
+                Ok(_) => {
+                    let cancelled = old & Signal::Cancel as u32 != 0;
+                    return Finish { cancelled, joined: old & JOINED != 0 };
+                }
                 Err(now) => old = now,
             }
         }
@@ -175,7 +201,7 @@ mod tests {
         assert!(w.parked());
         assert_eq!(w.signal(Signal::Wake), Signalled::Enqueue);
         assert!(w.take(Signal::Permit) && !w.take(Signal::Permit));
-        assert!(w.take(Signal::Wake));
+        assert!(!w.take(Signal::Wake), "delivered by waking it");
         w.interest(true);
         assert!(w.commit_park());
         assert_eq!(w.signal(Signal::Permit), Signalled::Enqueue);
@@ -195,9 +221,17 @@ mod tests {
     #[test]
     fn a_finished_fiber_takes_no_signal() {
         let w = Word::default();
-        assert!(!w.finish());
+        assert_eq!(w.finish(), Finish { cancelled: false, joined: false });
         assert_eq!(w.signal(Signal::Cancel), Signalled::Finished);
         assert!(w.finished() && !w.cancelled());
+    }
+
+    #[test]
+    fn who_joins_in_time_is_seen_and_who_comes_late_sees_the_end() {
+        let w = Word::default();
+        assert!(w.join() && w.join());
+        assert!(w.finish().joined);
+        assert!(!w.join() && w.finished());
     }
 
     #[test]
@@ -205,6 +239,6 @@ mod tests {
         let w = Word::default();
         assert_eq!(w.signal(Signal::Cancel), Signalled::Noted);
         assert_eq!(w.signal(Signal::Cancel), Signalled::Again);
-        assert!(w.cancelled() && w.finish());
+        assert!(w.cancelled() && w.finish().cancelled);
     }
 }

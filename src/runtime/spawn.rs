@@ -7,12 +7,13 @@ use wasmtime::{Engine, Func, InstancePre};
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t, wasmtime_val_t, wasmtime_val_union};
 
 use super::Runtime;
+use crate::sched::Worker;
 use crate::wasm::end::{End, Outcome, Values};
 use crate::wasm::fiber::{Body, Fiber};
 use crate::wasm::guest::{self, Call, Env, Fresh, Setup};
 use crate::wasm::signature::{Known, Signature};
 use crate::wasm::strand::Strand;
-use crate::wasm::{bridge, local};
+use crate::wasm::bridge;
 
 /// Options of a spawn.
 #[derive(Clone, Debug, Default)]
@@ -38,16 +39,19 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
     }
     if let Err(e) = strand.add_fiber() {
         shared.live.vacate();
+        shared.look_instead();
         return Err(e);
     }
-    match prepare(strand, body, options, size) {
+    let worker = shared.scheduler.worker_here();
+    match prepare(strand, body, options, size, worker) {
         Ok(fiber) => {
-            fiber.start();
+            fiber.start(worker);
             Ok(fiber)
         }
         Err(e) => {
             strand.remove_user(false);
             shared.live.vacate();
+            shared.look_instead();
             Err(e)
         }
     }
@@ -63,6 +67,7 @@ fn prepare(
     body: Body,
     options: &Options,
     size: usize,
+    worker: Option<&Worker<Strand>>,
 ) -> Result<Arc<Fiber>, String> {
     let shared = &*strand.shared;
     if let Some(closed) = strand.closed() {
@@ -70,7 +75,7 @@ fn prepare(
     }
     // Partner: the fence in `Strand::may_suspend`. Either we see the heap that a sibling has made, or
     // the sibling sees that it is not alone, and stays where it is (W9). A sibling that spawns knows.
-    let local = local::here();
+    let local = worker.map(|worker| worker.local());
     if !local.is_some_and(|local| local.owns(strand)) {
         fence(Ordering::SeqCst);
     }
@@ -82,9 +87,10 @@ fn prepare(
         None => shared.pool.get(size),
     };
     let stack = stack.map_err(|e| format!("no memory for a fiber's stack of {size} bytes: {e}"))?;
-    let fiber = Fiber::new(Arc::clone(strand), &options.name, stack, body, options.of_guest);
-    if !shared.live.list(&fiber) {
+    let fiber = Fiber::new(Arc::clone(strand), &options.name, stack, body, options.of_guest, worker);
+    if !shared.live.list(&fiber, worker) {
         fiber.discard();
+        shared.live.unlist(&fiber, worker);
         return Err("the runtime is shut down".into());
     }
     if strand.policy.poison().is_some() {

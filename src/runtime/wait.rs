@@ -3,6 +3,7 @@
 //! Each waits in a loop for a condition of its own: a wake-up may be left over from an earlier wait.
 //! Nothing here keeps anything of the thread across a suspension.
 
+use std::ptr::null;
 use std::sync::Arc;
 
 use crate::fiber::state::Signal;
@@ -229,12 +230,12 @@ impl Waiter {
 }
 
 /// Waits for the end of `other`.
-pub fn join_until(other: &Arc<Fiber>, deadline: Option<u64>) -> Status {
+pub fn join_until(other: &Fiber, deadline: Option<u64>) -> Status {
     if other.word.finished() {
         return Status::Ok;
     }
     let myself = match current() {
-        Some(fiber) => std::ptr::eq(fiber, Arc::as_ptr(other)) || !Arc::ptr_eq(fiber.shared(), other.shared()),
+        Some(fiber) => std::ptr::eq(fiber, other) || !Arc::ptr_eq(fiber.shared(), other.shared()),
         None => other.strand.doors.held_here(),
     };
     if myself {
@@ -244,12 +245,25 @@ pub fn join_until(other: &Arc<Fiber>, deadline: Option<u64>) -> Status {
         Ok(waiter) => waiter,
         Err(status) => return status,
     };
+    let finished = || other.word.finished();
+    if let Waiter::Fiber(fiber) = waiter
+        && Arc::ptr_eq(&fiber.strand, &other.strand)
+        && other.sibling.get().is_null()
+    {
+        // Whenever this fiber runs, its worker owns the other one too.
+        other.sibling.set(fiber);
+        let status = waiter.wait(deadline, finished);
+        if status != Status::Ok {
+            other.sibling.set(null());
+        }
+        return status;
+    }
     let waker = waiter.waker();
     let name = Arc::as_ptr(&waker).cast();
     if !other.add_joiner(waker) {
         return Status::Ok;
     }
-    let status = waiter.wait(deadline, || other.word.finished());
+    let status = waiter.wait(deadline, finished);
     if status != Status::Ok {
         other.remove_joiner(name);
     }

@@ -113,6 +113,12 @@ impl<R: Runnable> Worker<R> {
         (!worker.is_null()).then_some(worker)
     }
 
+    /// Which of the scheduler's workers it is, from 0 up.
+    #[inline]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// This worker's counts.
     #[inline]
     pub fn counters(&self) -> &Counters {

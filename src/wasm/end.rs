@@ -51,7 +51,10 @@ impl End {
 
     /// Nobody will ever ask for the trap.
     pub fn forget_trap(&self) {
-        drop(self.trap.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // Who has returned has none, and that is the usual end.
+        if self.outcome != Outcome::Returned {
+            drop(self.trap.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
     }
 
     /// The body panicked.

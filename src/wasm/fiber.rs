@@ -1,7 +1,7 @@
 //! A fiber: its state word, its stack, what it runs. (`end`: what came of it, and who waits for that.)
 
 use std::cell::{Cell, UnsafeCell};
-use std::ptr::NonNull;
+use std::ptr::{NonNull, null};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -91,6 +91,9 @@ pub struct Fiber {
     /// Written by the fiber at its end, read by anybody once `word` says FINISHED.
     end: UnsafeCell<Option<End>>,
     joiners: Mutex<Joiners>,
+    /// A fiber of the same strand that waits for the end, or null: it takes no lock to say so. It has not ended
+    /// while it is named here. The owner's.
+    pub sibling: Cell<*const Fiber>,
 }
 
 // SAFETY: every field is either immutable, atomic or locked; or a `Cell` that only the fiber's owner
@@ -117,12 +120,13 @@ impl Fiber {
         stack: Stack,
         body: Body,
         of_guest: bool,
+        worker: Option<&Worker<Strand>>,
     ) -> Arc<Fiber> {
         let shared = &strand.shared;
         let fiber = Arc::new(Fiber {
             link: AtomicPtr::default(),
             word: Word::default(),
-            id: shared.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            id: shared.next_id(worker),
             name: name.into(),
             of_guest,
             place: Place::default(),
@@ -142,6 +146,7 @@ impl Fiber {
             was_preempted: Cell::new(false),
             end: UnsafeCell::new(None),
             joiners: Mutex::default(),
+            sibling: Cell::new(null()),
             strand,
         });
         fiber.note(&fiber.times.spawned);
@@ -160,7 +165,6 @@ impl Fiber {
 
     /// Gives up a fiber that was never started.
     pub fn discard(&self) {
-        self.shared().refused.fetch_add(1, Ordering::Relaxed);
         self.body.take();
         // SAFETY: nobody else knows the fiber. Its context has never run, so nothing is on its stack
         // that would have to be unwound.
@@ -168,10 +172,10 @@ impl Fiber {
     }
 
     /// Makes it run. It holds a reference to itself from now on, until it has ended.
-    pub fn start(self: &Arc<Fiber>) {
+    pub fn start(self: &Arc<Fiber>, worker: Option<&Worker<Strand>>) {
         // SAFETY: not null.
         let this = unsafe { NonNull::new_unchecked(Arc::into_raw(Arc::clone(self)).cast_mut()) };
-        self.enqueue(this, self.shared().scheduler.worker_here(), true);
+        self.enqueue(this, worker, true);
     }
 
     /// Signals the fiber, and enqueues it if that woke it. Whoever calls this holds a reference.
@@ -254,24 +258,25 @@ impl Fiber {
     /// # Safety
     ///
     /// The caller is the worker to which the fiber's `resume` said that it has ended.
-    pub unsafe fn retire(&self) -> bool {
+    pub unsafe fn retire(&self, worker: &Worker<Strand>) -> bool {
         // SAFETY: the owner alone touches `context`.
         let context = unsafe { (*self.context.get()).take() };
         if let Some(stack) = context.and_then(Context::into_stack) {
-            let pool = &self.shared().pool;
-            match local::here() {
-                // SAFETY: the worker runs in the scheduler that lives beside the pool, and flushes before
-                // it leaves.
-                Some(local) => unsafe { local.stacks.put(pool, stack) },
-                None => pool.put(stack),
-            }
+            // SAFETY: the worker runs in the scheduler that lives beside the pool, and flushes before
+            // it leaves.
+            unsafe { worker.local().stacks.put(&self.shared().pool, stack) }
         }
         self.note(&self.times.finished);
-        let cancelled = self.word.finish();
-        // Whoever adds itself later sees FINISHED.
-        let joiners = std::mem::take(&mut *self.lock_joiners());
-        joiners.one.iter().chain(&joiners.more).for_each(|joiner| joiner.wake());
-        cancelled
+        let finish = self.word.finish();
+        // SAFETY: it has not ended, and runs on this thread or not at all.
+        if let Some(sibling) = unsafe { self.sibling.replace(null()).as_ref() } {
+            sibling.wake();
+        }
+        if finish.joined {
+            let joiners = std::mem::take(&mut *self.lock_joiners());
+            joiners.one.iter().chain(&joiners.more).for_each(|joiner| joiner.wake());
+        }
+        finish.cancelled
     }
 
     fn lock_joiners(&self) -> MutexGuard<'_, Joiners> {
@@ -282,7 +287,8 @@ impl Fiber {
     #[must_use]
     pub fn add_joiner(&self, joiner: Arc<dyn Wake>) -> bool {
         let mut joiners = self.lock_joiners();
-        let live = !self.word.finished();
+        // Under the lock, which `retire` takes when it sees this.
+        let live = self.word.join();
         match &joiners.one {
             _ if !live => {}
             None => joiners.one = Some(joiner),

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::ptr::null;
 
 use super::fiber::{self, Fiber};
+use super::live::Places;
 use super::strand::Strand;
 use crate::fiber::stack::Cache;
 
@@ -16,11 +17,21 @@ pub struct Local {
     pub strand: Cell<*const Strand>,
     /// Stacks of fibers that have ended here.
     pub stacks: Cache,
+    /// Places for fibers that are spawned here.
+    pub places: Places,
+    /// The last id given to a fiber that was spawned here, and the last that may be.
+    pub ids: Cell<(u64, u64)>,
 }
 
 impl Default for Local {
     fn default() -> Local {
-        Local { fiber: Cell::new(null()), strand: Cell::new(null()), stacks: Cache::default() }
+        Local {
+            fiber: Cell::new(null()),
+            strand: Cell::new(null()),
+            stacks: Cache::default(),
+            places: Places::default(),
+            ids: Cell::default(),
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use wasmtime::{Engine, Module};
 use wasmtime_c_api::wasm_engine_t;
 
-use super::fiber::Fiber;
 use super::live::Live;
 use super::strand::Strand;
 use crate::fiber::stack::Pool;
-use crate::sched::Scheduler;
+use crate::sched::{Scheduler, Worker};
+use crate::sys::barrier;
 
 /// See the head of this file.
 pub struct Shared {
@@ -20,10 +20,8 @@ pub struct Shared {
     pub c_engine: Box<wasm_engine_t>,
     pub pool: Pool,
     pub live: Live,
-    /// The last id that was given to a fiber.
+    /// The last id that was given to a fiber, or to a worker to give.
     pub last_id: AtomicU64,
-    /// Fibers that got an id and were refused after all.
-    pub refused: AtomicU64,
     /// Background workers run, or are on their way.
     pub background: AtomicBool,
     /// Threads that are workers in `bop_run`, or want to be.
@@ -37,17 +35,43 @@ pub struct Shared {
     pub probe: OnceLock<Result<Module, String>>,
 }
 
+/// Ids that a worker takes at a time.
+const IDS: u64 = 64;
+
 impl Shared {
+    /// An id for a fiber that is spawned on this worker, or on none.
+    pub fn next_id(&self, worker: Option<&Worker<Strand>>) -> u64 {
+        let Some(worker) = worker else { return self.last_id.fetch_add(1, Ordering::Relaxed) + 1 };
+        let ids = &worker.local().ids;
+        let (mut last, mut end) = ids.get();
+        if last == end {
+            last = self.last_id.fetch_add(IDS, Ordering::Relaxed);
+            end = last + IDS;
+        }
+        ids.set((last + 1, end));
+        last + 1
+    }
+
     /// See `inside`.
     pub fn threads_inside(&self) -> MutexGuard<'_, Vec<u64>> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nothing is left of a fiber but handles.
-    pub fn unlist(&self, fiber: &Fiber) {
-        if self.live.unlist(fiber) {
+    /// A fiber has left, and none of its strand is there or on its way: was it the last of all?
+    pub fn look_for_the_end(&self) {
+        if self.live.is_over() {
             // Those that run until no fiber is left.
             self.scheduler.wake_all();
+        }
+    }
+
+    /// A fiber that was counted in its strand is not to come after all. One that has left in between may have seen
+    /// the count, and then has not looked.
+    pub fn look_instead(&self) {
+        // Partner: the light side in `unlist`, before the strand's fibers are counted.
+        if self.live.is_of_interest() {
+            barrier::heavy();
+            self.look_for_the_end();
         }
     }
 

@@ -405,11 +405,15 @@ impl Strand {
         // The store goes with its last user, before who has joined that one can look.
         self.remove_user(false);
         // SAFETY: it has ended, and we are its owner.
-        if unsafe { fiber.retire() } {
+        if unsafe { fiber.retire(worker) } {
             shared.scheduler.unurge();
         }
         // Last: whoever waits until no fiber is left finds all of them ended and their stores gone.
-        shared.unlist(&fiber);
+        shared.live.unlist(&fiber, Some(worker));
+        if self.fibers() == 0 {
+            // Else another one will look: it leaves later, or does not come after all.
+            shared.look_for_the_end();
+        }
     }
 
     /// Nothing is ready. True: the strand is no longer ours.
@@ -432,6 +436,7 @@ impl Runnable for Strand {
 
     fn rest(local: &Local) {
         local.stacks.flush();
+        local.places.flush();
     }
 
     #[inline(always)]

@@ -1,12 +1,14 @@
 //! Fibers of a guest's own instance, and time.
 
+use std::collections::hash_map::Entry;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use wasmtime::{Error, Extern, Linker, Module, Ref, Result};
 use wasmtime_c_api::{WASMTIME_I32, WasmtimeStoreData};
 use wasmtime_wasi::I32Exit;
 
-use super::{Call, MODULE, Reply, check, exports, fiber, held, write};
+use super::{Call, Held, MODULE, Reply, check, exports, fiber, held, write};
 use crate::runtime::{spawn, wait};
 use crate::sys::clock;
 use crate::wasm::end::Outcome;
@@ -16,6 +18,50 @@ use crate::wasm::shadow::expose::{MEMORY, OUR_MEMORY, OUR_STACK_POINTER, TABLE};
 use crate::wasm::shadow::find::STACK_POINTER;
 use crate::wasm::shadow::locate::probe;
 use crate::wasm::shadow::{NotShared, Plan};
+
+/// A fiber that a guest has spawned and may join.
+pub struct Child {
+    fiber: Arc<Fiber>,
+    /// Siblings that are about to join it. It stays here as long as there are any.
+    joins: u32,
+    /// It has been joined or detached.
+    given_up: bool,
+}
+
+impl Child {
+    fn of(fiber: Arc<Fiber>) -> Child {
+        Child { fiber, joins: 0, given_up: false }
+    }
+}
+
+impl Held {
+    /// The fiber with this number, which stays until the matching [`Held::end_join`].
+    fn begin_join(&mut self, id: u64) -> Option<NonNull<Fiber>> {
+        let child = self.fibers.get_mut(&id).filter(|child| !child.given_up)?;
+        child.joins += 1;
+        Some(NonNull::from(&*child.fiber))
+    }
+
+    fn end_join(&mut self, id: u64, joined: bool) {
+        let Entry::Occupied(mut entry) = self.fibers.entry(id) else { return };
+        let child = entry.get_mut();
+        child.joins -= 1;
+        child.given_up |= joined;
+        if child.given_up && child.joins == 0 {
+            entry.remove();
+        }
+    }
+
+    /// Detaches a fiber; false if the number is not that of one to be joined.
+    fn give_up(&mut self, id: u64) -> bool {
+        let Entry::Occupied(mut entry) = self.fibers.entry(id) else { return false };
+        let before = std::mem::replace(&mut entry.get_mut().given_up, true);
+        if entry.get().joins == 0 {
+            entry.remove();
+        }
+        !before
+    }
+}
 
 pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
     let probe = probe(linker.engine()).map_err(Error::msg)?;
@@ -27,7 +73,7 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
         }
         let Some(new) = start(&mut caller, running, func, arg, &module)? else { return Ok(0) };
         let id = new.id;
-        held(&running.strand, |held| held.fibers.insert(id, new));
+        held(&running.strand, |held| held.fibers.insert(id, Child::of(new)));
         Ok(id)
     })?;
     linker.func_wrap(MODULE, "go", move |mut caller: Call<'_>, func: u32, arg: i32| {
@@ -40,8 +86,8 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
     })?;
     linker.func_wrap(MODULE, "detach", |mut caller: Call<'_>, id: u64| {
         let running = fiber(&mut caller)?;
-        let gone = held(&running.strand, |held| held.fibers.remove(&id));
-        Ok(if gone.is_some() { Reply::Ok } else { Reply::Invalid } as i32)
+        let given_up = held(&running.strand, |held| held.give_up(id));
+        Ok(if given_up { Reply::Ok } else { Reply::Invalid } as i32)
     })?;
     linker.func_wrap(MODULE, "self", |_: Call<'_>| current().map_or(0, |fiber| fiber.id))?;
     linker.func_wrap(MODULE, "yield", |_: Call<'_>| Reply::from(wait::yield_now()) as i32)?;
@@ -119,21 +165,25 @@ fn join(caller: &mut Call<'_>, id: u64, result: u32) -> Result<Reply> {
     if running.id == id {
         return Ok(Reply::NotAllowed);
     }
-    let Some(other) = held(&running.strand, |held| held.fibers.get(&id).cloned()) else {
+    let Some(other) = held(&running.strand, |held| held.begin_join(id)) else {
         return Ok(Reply::Invalid);
     };
-    let status = wait::join_until(&other, None);
-    if status != wait::Status::Ok {
-        return Ok(status.into());
-    }
-    held(&running.strand, |held| held.fibers.remove(&id));
-    let Some(end) = other.end() else { return Ok(Reply::Failed) };
-    let value = match (end.outcome, end.results.first()) {
-        (Outcome::Exited, _) => end.exit_code,
-        // SAFETY: the kind says which field is set.
-        (Outcome::Returned, Some(value)) if value.kind == WASMTIME_I32 => unsafe { value.of.i32 },
-        (Outcome::Returned, _) => 0,
-        _ => return Ok(Reply::Failed),
+    // SAFETY: it stays among the children until `end_join`.
+    let other = unsafe { other.as_ref() };
+    let status = wait::join_until(other, None);
+    let value = match other.end().map(|end| (end.outcome, end)) {
+        _ if status != wait::Status::Ok => None,
+        Some((Outcome::Exited, end)) => Some(end.exit_code),
+        Some((Outcome::Returned, end)) => match end.results.first() {
+            // SAFETY: the kind says which field is set.
+            Some(value) if value.kind == WASMTIME_I32 => Some(unsafe { value.of.i32 }),
+            _ => Some(0),
+        },
+        _ => None,
+    };
+    held(&running.strand, |held| held.end_join(id, status == wait::Status::Ok));
+    let Some(value) = value else {
+        return Ok(if status == wait::Status::Ok { Reply::Failed } else { status.into() });
     };
     write(caller, running, result, &value.to_le_bytes())?;
     Ok(Reply::Ok)

@@ -85,7 +85,7 @@ impl Hasher for Spread {
 #[derive(Default)]
 struct Held {
     /// Fibers to be joined, by their number.
-    fibers: Numbered<Arc<Fiber>>,
+    fibers: Numbered<fibers::Child>,
     channels: Numbered<Arc<Channel>>,
     last_channel: u32,
     /// Values for which the channels have room, all together.

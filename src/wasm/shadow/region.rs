@@ -91,6 +91,7 @@ pub struct Regions {
     definition: Definition,
     /// `None`: the memory is grown.
     allocator: Option<Allocator>,
+    /// Rounded up.
     default_size: u32,
     guard: u32,
     how: Guard,
@@ -126,7 +127,7 @@ impl Regions {
             memory,
             definition,
             allocator,
-            default_size: plan.stack_size,
+            default_size: rounded(plan.stack_size),
             guard,
             how,
             limit: most.min(REACH),
@@ -155,9 +156,7 @@ impl Regions {
     }
 
     fn rounded(&self, size: Option<u32>) -> u32 {
-        // What is too large to be rounded is refused as it is.
-        let size = size.unwrap_or(self.default_size);
-        size.checked_next_multiple_of(page()).unwrap_or(size)
+        size.map_or(self.default_size, rounded)
     }
 
     /// Must the guest be called for a region of this size?
@@ -314,6 +313,11 @@ pub fn may_move(engine: &Engine, most: u64) -> bool {
     // Those that are not shown were not set; these are the defaults of 64-bit machines.
     let reservation = value("memory_reservation").map_or(Some(REACH), |bytes| bytes.parse().ok());
     value("memory_may_move") != Some("false") && reservation.is_none_or(|bytes| most > bytes)
+}
+
+/// Up to a page. What is too large for that is refused as it is.
+fn rounded(size: u32) -> u32 {
+    size.checked_next_multiple_of(page()).unwrap_or(size)
 }
 
 fn page() -> u32 {
