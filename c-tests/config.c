@@ -86,7 +86,7 @@ static void defaults(void) {
 
 static void names(void) {
   CASE("names");
-  for (int a = 0; a <= BOP_CLOSED; a++)
+  for (int a = 0; a <= BOP_ABANDONED; a++)
     for (int b = 0; b < a; b++)
       CHECK(strcmp(bop_status_name((bop_status_t)a), bop_status_name((bop_status_t)b)) != 0);
   for (int a = 0; a <= BOP_OUTCOME_FAILED; a++)
@@ -95,7 +95,7 @@ static void names(void) {
   for (int a = 0; a <= BOP_STATE_FINISHED; a++)
     for (int b = 0; b < a; b++)
       CHECK(strcmp(bop_state_name((bop_state_t)a), bop_state_name((bop_state_t)b)) != 0);
-  const int wrong[] = {-1, BOP_CLOSED + 1, 99, 1 << 20};
+  const int wrong[] = {-1, BOP_ABANDONED + 1, 99, 1 << 20};
   for (size_t i = 0; i < 4; i++) {
     CHECK_HAS(bop_status_name((bop_status_t)wrong[i]), "unknown");
     CHECK_HAS(bop_outcome_name((bop_outcome_t)wrong[i]), "unknown");

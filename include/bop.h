@@ -8,6 +8,8 @@
  *   fibers     bop_fiber_*        join, results, cancel, state
  *   inside     bop_yield, bop_sleep, bop_park, bop_current, ...
  *   channels   bop_channel_*      between fibers of any store and plain threads
+ *   locks      bop_mutex_*, bop_semaphore_*, bop_wait_group_*   likewise
+ *   waiting    bop_wait_fd, bop_close, bop_blocking   descriptors, and calls that block a thread
  *   guests     bop_linker_define  the same for guests: what bop_guest.h declares
  *   hooks      wasmtime_tls_*, bop_activation_*   for hosts with coroutines of their own
  *
@@ -78,7 +80,7 @@ typedef enum {
    */
   BOP_NOT_ALLOWED = 5,
   /**
-   * The handle is NULL.
+   * The handle is NULL, or a number makes no sense.
    */
   BOP_INVALID = 6,
   /**
@@ -87,9 +89,22 @@ typedef enum {
    */
   BOP_STORE_HAS_GC = 7,
   /**
-   * The channel is closed; to a receiver: and nothing is left in it.
+   * The channel is closed; to a receiver: and nothing is left in it. Or the descriptor was closed.
    */
   BOP_CLOSED = 8,
+  /**
+   * There can be no more of something: descriptors that are waited for, or threads.
+   */
+  BOP_LIMIT = 9,
+  /**
+   * The descriptor is not open, or of a kind that nobody can wait for (a file, a directory).
+   */
+  BOP_FAILED = 10,
+  /**
+   * The mutex is locked, and is the caller's: but the fiber that had it before has ended without unlocking
+   * it. What it protects may be half done.
+   */
+  BOP_ABANDONED = 11,
 } bop_status_t;
 
 /**
@@ -174,6 +189,20 @@ typedef enum {
 } bop_stack_pointer_t;
 
 /**
+ * What a descriptor is waited for; may be combined.
+ */
+typedef enum {
+  /**
+   * A read, or an accept, would not block. The end of the stream and errors are readable.
+   */
+  BOP_READABLE = 1,
+  /**
+   * A write, or a connect that is under way, would not block. Errors are writable.
+   */
+  BOP_WRITABLE = 2,
+} bop_fd_event_t;
+
+/**
  * How the guard below each fiber's stack is made.
  */
 typedef enum {
@@ -226,6 +255,13 @@ typedef struct bop_config_t bop_config_t;
 typedef struct bop_fiber_t bop_fiber_t;
 
 /**
+ * A lock that fibers of any store and runtime, and plain threads, take turns to hold. Who has waited longest is next. A
+ * fiber may wait for anything else while it holds one. A fiber that ends with it abandons it to the next; a
+ * thread that does so leaves it locked. Handles are counted: each is deleted once.
+ */
+typedef struct bop_mutex_t bop_mutex_t;
+
+/**
  * What `bop_module_prepare` is told. Not to be used by two threads at once.
  */
 typedef struct bop_prepare_options_t bop_prepare_options_t;
@@ -234,6 +270,12 @@ typedef struct bop_prepare_options_t bop_prepare_options_t;
  * One engine, its workers, its timers. Any thread may use it.
  */
 typedef struct bop_runtime_t bop_runtime_t;
+
+/**
+ * A number of permits, which fibers of any store and runtime, and plain threads, take and give back. Who has waited
+ * longest is served first. Handles are counted: each is deleted once.
+ */
+typedef struct bop_semaphore_t bop_semaphore_t;
 
 /**
  * How an instance is shared. Not to be used by two threads at once.
@@ -250,6 +292,23 @@ typedef struct bop_spawn_options_t bop_spawn_options_t;
  * thread may use the handle.
  */
 typedef struct bop_store_t bop_store_t;
+
+/**
+ * A number of things that are to be done, by fibers of any store and runtime or plain threads, and those who wait
+ * until none is left. Handles are counted: each is deleted once.
+ */
+typedef struct bop_wait_group_t bop_wait_group_t;
+
+/**
+ * A function of the host that is run as a fiber. What it returns is the fiber's one result, an
+ * i64.
+ */
+typedef int64_t (*bop_host_fn_t)(void *env);
+
+/**
+ * Called when `env` is no longer needed.
+ */
+typedef void (*bop_finalizer_t)(void *env);
 
 /**
  * What Wasmtime remembers of the Wasm on a coroutine's stack. Make it with `bop_activation_init`; its
@@ -283,17 +342,6 @@ typedef struct {
    */
   size_t exports_added;
 } bop_prepared_t;
-
-/**
- * A function of the host that is run as a fiber. What it returns is the fiber's one result, an
- * i64.
- */
-typedef int64_t (*bop_host_fn_t)(void *env);
-
-/**
- * Called when `env` is no longer needed.
- */
-typedef void (*bop_finalizer_t)(void *env);
 
 /**
  * Called on the new fiber, with its fresh store, before the module is instantiated in it: gives the
@@ -630,6 +678,87 @@ void bop_config_guard(bop_config_t *config,
  * Requires: `config` is NULL or live.
  */
 void bop_config_timing(bop_config_t *config, bool timing);
+
+/**
+ * How many threads may make calls of `bop_blocking` at a time. Default 512, at least 1. One that has had nothing to do for
+ * a second ends.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `config` is NULL or live.
+ */
+void bop_config_helpers(bop_config_t *config,
+                        size_t threads);
+
+/**
+ * Waits until a descriptor is ready for one of `events`, a combination of `bop_fd_event_t`: a socket, a pipe, a terminal,
+ * an eventfd or the like, which should be non-blocking. Any number of fibers may wait for one descriptor. That it is
+ * ready is a hint, which may be outdated: the read or write may still say `EAGAIN`.
+ *
+ * Close such a descriptor with `bop_close`, or who waits for it may wait for ever.
+ *
+ * Returns: `BOP_OK` and what it is ready for in `*ready` (which may be NULL). Else `*ready` is left alone: `BOP_CLOSED`
+ * by `bop_close`; `BOP_FAILED`: it is not open, or of a kind that can't be waited for; `BOP_LIMIT`: the kernel allows
+ * no more; `BOP_CANCELLED`; `BOP_NOT_ALLOWED`; `BOP_STORE_HAS_GC`; `BOP_INVALID`: no or unknown events.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread, which `bop_close` does not wake.
+ * Requires: `ready` is NULL or writable.
+ */
+bop_status_t bop_wait_fd(int fd,
+                         uint32_t events,
+                         uint32_t *ready);
+
+/**
+ * As `bop_wait_fd`, but waits no longer than until `deadline` (see `bop_now`); 0 only looks.
+ *
+ * Returns: as `bop_wait_fd`, and `BOP_TIMEOUT`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread, which `bop_close` does not wake.
+ * Requires: As for `bop_wait_fd`.
+ */
+bop_status_t bop_wait_fd_until(int fd, uint32_t events, uint32_t *ready, uint64_t deadline);
+
+/**
+ * Closes a descriptor, as `close` does. Fibers that wait for it, of whatever runtime, return `BOP_CLOSED`.
+ *
+ * Returns: what `close` returns, with `errno`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+int bop_close(int fd);
+
+/**
+ * Calls `function(env)` on a helper thread, so that it may block, while the fiber waits. There are as many helpers as calls
+ * under way, up to `bop_config_helpers`; further calls queue up. A call that has begun is waited for, even if the
+ * fiber is cancelled meanwhile; so `env` may be on its stack.
+ *
+ * Returns: `BOP_OK` and what the function returned in `*result` (which may be NULL). Else it was not called: `BOP_CANCELLED`;
+ * `BOP_LIMIT`: there is no helper, and no thread can be made; `BOP_NOT_ALLOWED`; `BOP_STORE_HAS_GC`;
+ * `BOP_INVALID`: `function` is NULL.
+ * Context: any thread or fiber. A plain thread calls the function itself.
+ * Switches: suspends the calling fiber.
+ * Requires: `function` may be called on any thread; `result` is NULL or writable.
+ */
+bop_status_t bop_blocking(bop_host_fn_t function,
+                          void *env,
+                          int64_t *result);
+
+/**
+ * As `bop_blocking`, but waits no longer than until `deadline` (see `bop_now`), or until the fiber is cancelled. The
+ * function then runs on, to its end, and nobody is told its result.
+ *
+ * Returns: as `bop_blocking`; after `BOP_TIMEOUT` and `BOP_CANCELLED` the function may still run, or never have begun.
+ * Ownership: `finalizer`, if there is one, is called with `env` exactly once, in any case: when the function has
+ * returned, or will not be called.
+ * Context: any thread or fiber. A plain thread calls the function itself, whatever the deadline.
+ * Switches: suspends the calling fiber.
+ * Requires: `function` and `finalizer` may be called on any thread; `result` is NULL or writable.
+ */
+bop_status_t bop_blocking_until(bop_host_fn_t function,
+                                void *env,
+                                bop_finalizer_t finalizer,
+                                int64_t *result,
+                                uint64_t deadline);
 
 /**
  * Waits for the end of a fiber. Any number may wait for the same one, and one may ask again.
@@ -995,6 +1124,69 @@ wasmtime_error_t *bop_module_prepare(const uint8_t *wasm,
                                      bop_prepared_t *prepared);
 
 /**
+ * Makes a mutex that nobody holds.
+ *
+ * Returns: the mutex.
+ * Ownership: the handle is the caller's, until `bop_mutex_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+bop_mutex_t *bop_mutex_new(void);
+
+/**
+ * Locks a mutex; waits while another fiber or thread holds it.
+ *
+ * Returns: `BOP_OK`: it is the caller's; `BOP_ABANDONED`: so it is, but the fiber that had it before has ended without
+ * unlocking it. Else it is not: `BOP_CANCELLED`; `BOP_NOT_ALLOWED`, also if the caller holds it; `BOP_STORE_HAS_GC`;
+ * `BOP_INVALID`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: `mutex` is NULL or a live handle.
+ */
+bop_status_t bop_mutex_lock(bop_mutex_t *mutex);
+
+/**
+ * As `bop_mutex_lock`, but waits no longer than until `deadline` (see `bop_now`); 0 does not wait.
+ *
+ * Returns: as `bop_mutex_lock`, and `BOP_TIMEOUT`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: `mutex` is NULL or a live handle.
+ */
+bop_status_t bop_mutex_lock_until(bop_mutex_t *mutex, uint64_t deadline);
+
+/**
+ * Unlocks a mutex, which goes to who has waited longest.
+ *
+ * Returns: `BOP_OK`; `BOP_NOT_ALLOWED` if the caller does not hold it; `BOP_INVALID`.
+ * Context: the fiber or thread that holds it.
+ * Switches: never.
+ * Requires: `mutex` is NULL or a live handle.
+ */
+bop_status_t bop_mutex_unlock(bop_mutex_t *mutex);
+
+/**
+ * A second handle on a mutex.
+ *
+ * Returns: the handle; NULL for NULL.
+ * Ownership: the caller's, until `bop_mutex_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `mutex` is NULL or a live handle.
+ */
+bop_mutex_t *bop_mutex_clone(const bop_mutex_t *mutex);
+
+/**
+ * Lets go of a handle. The mutex goes with the last one; who waits in a call keeps it. NULL is fine.
+ *
+ * Ownership: takes the handle.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `mutex` is NULL or the caller's handle.
+ */
+void bop_mutex_delete(bop_mutex_t *mutex);
+
+/**
  * The version of this library, as `major.minor.patch`.
  *
  * Returns: a string that lives for ever.
@@ -1080,12 +1272,12 @@ wasmtime_error_t *bop_runtime_start(bop_runtime_t *runtime);
 wasmtime_error_t *bop_run(bop_runtime_t *runtime);
 
 /**
- * Ends a runtime: refuses further fibers, cancels those that live, waits for their end, then stops
- * all threads. Fibers that were never begun end as cancelled without running. Afterwards it can only be
+ * Ends a runtime: refuses further fibers, cancels those that live, waits for their end and for that of calls of
+ * `bop_blocking_until` that were left alone, then stops all threads. Fibers that were never begun end as cancelled without running. Afterwards it can only be
  * looked at and deleted.
  *
- * Returns: NULL, or an error: one that names the fibers that did not end within `timeout_ns`
- * nanoseconds (they stay cancelled; call it again to go on waiting), called from a fiber or by a thread
+ * Returns: NULL, or an error: one that names the fibers, or says how many calls, did not end within `timeout_ns`
+ * nanoseconds (the fibers stay cancelled; call it again to go on waiting), called from a fiber or by a thread
  * that has entered a store.
  * Context: host threads only.
  * Switches: never. It blocks the thread.
@@ -1105,6 +1297,79 @@ wasmtime_error_t *bop_runtime_shutdown(bop_runtime_t *runtime,
  * Requires: `runtime` is NULL, or the caller's and not in use by another thread.
  */
 wasmtime_error_t *bop_runtime_delete(bop_runtime_t *runtime);
+
+/**
+ * Makes a semaphore with so many permits.
+ *
+ * Returns: the semaphore.
+ * Ownership: the handle is the caller's, until `bop_semaphore_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+bop_semaphore_t *bop_semaphore_new(uint64_t permits);
+
+/**
+ * Takes a permit; waits while there is none.
+ *
+ * Returns: `BOP_OK`; else no permit was taken: `BOP_CANCELLED`; `BOP_NOT_ALLOWED`; `BOP_STORE_HAS_GC`;
+ * `BOP_INVALID`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: `semaphore` is NULL or a live handle.
+ */
+bop_status_t bop_semaphore_acquire(bop_semaphore_t *semaphore);
+
+/**
+ * As `bop_semaphore_acquire`, but waits no longer than until `deadline` (see `bop_now`); 0 does not wait.
+ *
+ * Returns: as `bop_semaphore_acquire`, and `BOP_TIMEOUT`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: `semaphore` is NULL or a live handle.
+ */
+bop_status_t bop_semaphore_acquire_until(bop_semaphore_t *semaphore,
+                                         uint64_t deadline);
+
+/**
+ * Adds permits, which go to those who have waited longest. Whoever does so need not have taken any.
+ *
+ * Returns: `BOP_OK`; `BOP_INVALID`, also if there would be 2^64 permits.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `semaphore` is NULL or a live handle.
+ */
+bop_status_t bop_semaphore_release(bop_semaphore_t *semaphore, uint64_t permits);
+
+/**
+ * How many permits a semaphore has.
+ *
+ * Returns: the number at the moment; 0 for NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `semaphore` is NULL or a live handle.
+ */
+uint64_t bop_semaphore_permits(const bop_semaphore_t *semaphore);
+
+/**
+ * A second handle on a semaphore.
+ *
+ * Returns: the handle; NULL for NULL.
+ * Ownership: the caller's, until `bop_semaphore_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `semaphore` is NULL or a live handle.
+ */
+bop_semaphore_t *bop_semaphore_clone(const bop_semaphore_t *semaphore);
+
+/**
+ * Lets go of a handle. The semaphore goes with the last one; who waits in a call keeps it. NULL is fine.
+ *
+ * Ownership: takes the handle.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `semaphore` is NULL or the caller's handle.
+ */
+void bop_semaphore_delete(bop_semaphore_t *semaphore);
 
 /**
  * Options with their defaults: stacks of 64 KiB with a guard of 16 KiB, which grow the memory; the exports
@@ -1472,6 +1737,88 @@ wasmtime_error_t *bop_store_enter(bop_store_t *store,
  * Requires: `store` is NULL or live.
  */
 wasmtime_error_t *bop_store_exit(bop_store_t *store);
+
+/**
+ * Makes a wait group with nothing to be done.
+ *
+ * Returns: the wait group.
+ * Ownership: the handle is the caller's, until `bop_wait_group_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ */
+bop_wait_group_t *bop_wait_group_new(void);
+
+/**
+ * So many more things are to be done.
+ *
+ * Returns: `BOP_OK`; `BOP_INVALID`, also if there would be 2^64 of them.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `group` is NULL or a live handle.
+ */
+bop_status_t bop_wait_group_add(bop_wait_group_t *group, uint64_t more);
+
+/**
+ * One thing is done. With the last one, all who wait go on.
+ *
+ * Returns: `BOP_OK`; `BOP_INVALID`, also if nothing was left to be done.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `group` is NULL or a live handle.
+ */
+bop_status_t bop_wait_group_done(bop_wait_group_t *group);
+
+/**
+ * Waits until nothing is left to be done, if only for a moment.
+ *
+ * Returns: `BOP_OK`; `BOP_CANCELLED`; `BOP_NOT_ALLOWED`; `BOP_STORE_HAS_GC`; `BOP_INVALID`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: `group` is NULL or a live handle.
+ */
+bop_status_t bop_wait_group_wait(bop_wait_group_t *group);
+
+/**
+ * As `bop_wait_group_wait`, but waits no longer than until `deadline` (see `bop_now`); 0 does not wait.
+ *
+ * Returns: as `bop_wait_group_wait`, and `BOP_TIMEOUT`.
+ * Context: any thread or fiber.
+ * Switches: may suspend the calling fiber; blocks a plain thread.
+ * Requires: `group` is NULL or a live handle.
+ */
+bop_status_t bop_wait_group_wait_until(bop_wait_group_t *group,
+                                       uint64_t deadline);
+
+/**
+ * How many things are left to be done.
+ *
+ * Returns: the number at the moment; 0 for NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `group` is NULL or a live handle.
+ */
+uint64_t bop_wait_group_left(const bop_wait_group_t *group);
+
+/**
+ * A second handle on a wait group.
+ *
+ * Returns: the handle; NULL for NULL.
+ * Ownership: the caller's, until `bop_wait_group_delete`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `group` is NULL or a live handle.
+ */
+bop_wait_group_t *bop_wait_group_clone(const bop_wait_group_t *group);
+
+/**
+ * Lets go of a handle. The wait group goes with the last one; who waits in a call keeps it. NULL is fine.
+ *
+ * Ownership: takes the handle.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `group` is NULL or the caller's handle.
+ */
+void bop_wait_group_delete(bop_wait_group_t *group);
 
 #ifdef __cplusplus
 }  // extern "C"

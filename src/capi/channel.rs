@@ -1,34 +1,17 @@
 //! Channels.
 
-use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use wasmtime_c_api::wasmtime_error_t;
 
-use super::{bop_status_t, call, fallible, get_mut};
-use crate::runtime::channel::Channel;
+use super::{bop_status_t, call, counted, counted_delete, counted_new, fallible, get_mut};
+use crate::runtime::sync::channel::Channel;
 
 /// A bounded queue of 64-bit values, with any number of senders and receivers: fibers of any store and
 /// runtime, and plain threads. Who has waited longest is served first. Handles are counted: each is
 /// deleted once.
 pub struct bop_channel_t {
     _opaque: [u8; 0],
-}
-
-impl bop_channel_t {
-    fn new(channel: Arc<Channel>) -> *mut bop_channel_t {
-        Arc::into_raw(channel).cast_mut().cast()
-    }
-
-    /// The channel behind a handle.
-    ///
-    /// # Safety
-    ///
-    /// NULL, or a live handle.
-    unsafe fn get(handle: *const bop_channel_t) -> Option<ManuallyDrop<Arc<Channel>>> {
-        // SAFETY: a handle is what `new` gave; the reference stays the handle's.
-        (!handle.is_null()).then(|| ManuallyDrop::new(unsafe { Arc::from_raw(handle.cast()) }))
-    }
 }
 
 /// Makes a channel that holds up to `capacity` values. With 0, a sender waits until a receiver takes its
@@ -50,14 +33,14 @@ pub unsafe extern "C" fn bop_channel_new(
     fallible(|| {
         // SAFETY: per contract.
         let out = unsafe { get_mut(out, "out")? };
-        *out = bop_channel_t::new(Arc::new(Channel::new(capacity)?));
+        *out = counted_new(Arc::new(Channel::new(capacity)?));
         Ok(())
     })
 }
 
 unsafe fn send(channel: *mut bop_channel_t, value: u64, deadline: Option<u64>) -> bop_status_t {
-    // SAFETY: the contract of the callers. The reference keeps the channel while this waits.
-    let channel = unsafe { bop_channel_t::get(channel) }.map(|channel| Arc::clone(&channel));
+    // SAFETY: the contract of the callers.
+    let channel: Option<Arc<Channel>> = unsafe { counted(channel) };
     channel.map_or(bop_status_t::BOP_INVALID, |channel| channel.send(value, deadline).into())
 }
 
@@ -98,7 +81,7 @@ pub unsafe extern "C" fn bop_channel_send_until(
 
 unsafe fn receive(channel: *mut bop_channel_t, value: *mut u64, deadline: Option<u64>) -> bop_status_t {
     // SAFETY: as in `send`.
-    let channel = unsafe { bop_channel_t::get(channel) }.map(|channel| Arc::clone(&channel));
+    let channel: Option<Arc<Channel>> = unsafe { counted(channel) };
     let Some(channel) = channel else { return bop_status_t::BOP_INVALID };
     match channel.receive(deadline) {
         Ok(received) => {
@@ -163,7 +146,7 @@ pub unsafe extern "C" fn bop_channel_receive_until(
 pub unsafe extern "C" fn bop_channel_close(channel: *mut bop_channel_t) -> bop_status_t {
     call(bop_status_t::BOP_INVALID, || {
         // SAFETY: per contract.
-        match unsafe { bop_channel_t::get(channel) } {
+        match unsafe { counted::<Channel, _>(channel) } {
             None => bop_status_t::BOP_INVALID,
             Some(channel) if channel.close() => bop_status_t::BOP_OK,
             Some(_) => bop_status_t::BOP_CLOSED,
@@ -183,7 +166,7 @@ pub unsafe extern "C" fn bop_channel_close(channel: *mut bop_channel_t) -> bop_s
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bop_channel_length(channel: *const bop_channel_t) -> usize {
     // SAFETY: per contract.
-    call(0, || unsafe { bop_channel_t::get(channel) }.map_or(0, |channel| channel.len()))
+    call(0, || unsafe { counted(channel) }.map_or(0, |channel: Arc<Channel>| channel.len()))
 }
 
 /// A second handle on a channel.
@@ -200,8 +183,8 @@ pub unsafe extern "C" fn bop_channel_length(channel: *const bop_channel_t) -> us
 pub unsafe extern "C" fn bop_channel_clone(channel: *const bop_channel_t) -> *mut bop_channel_t {
     call(std::ptr::null_mut(), || {
         // SAFETY: per contract.
-        let channel = unsafe { bop_channel_t::get(channel) };
-        channel.map_or(std::ptr::null_mut(), |channel| bop_channel_t::new(Arc::clone(&channel)))
+        let channel = unsafe { counted(channel) };
+        channel.map_or(std::ptr::null_mut(), |channel: Arc<Channel>| counted_new(channel))
     })
 }
 
@@ -218,7 +201,7 @@ pub unsafe extern "C" fn bop_channel_clone(channel: *const bop_channel_t) -> *mu
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bop_channel_delete(channel: *mut bop_channel_t) {
     call((), || {
-        // SAFETY: per contract; the handle's reference is dropped with it.
-        drop(unsafe { bop_channel_t::get(channel) }.map(ManuallyDrop::into_inner));
+        // SAFETY: per contract.
+        unsafe { counted_delete::<Channel, _>(channel) };
     });
 }

@@ -185,3 +185,17 @@ pub unsafe extern "C" fn bop_config_guard(config: *mut bop_config_t, guard: bop_
 pub unsafe extern "C" fn bop_config_timing(config: *mut bop_config_t, timing: bool) {
     set(config, |config| config.timing = timing);
 }
+
+/// How many threads may make calls of `bop_blocking` at a time. Default 512, at least 1. One that has had nothing to do for
+/// a second ends.
+///
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `config` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_config_helpers(config: *mut bop_config_t, threads: usize) {
+    set(config, |config| config.helpers = threads);
+}

@@ -8,37 +8,46 @@
 
 mod channel;
 mod config;
+mod fd;
 mod fiber;
 mod guest;
 mod hooks;
 mod inside;
 mod module;
+mod mutex;
 mod names;
 mod runtime;
+mod semaphore;
 mod share;
 mod spawn;
 mod stats;
 mod store;
+mod wait_group;
 
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
+use std::sync::Arc;
 
 use wasmtime_c_api::wasmtime_error_t;
 
 pub use channel::*;
 pub use config::*;
+pub use fd::*;
 pub use fiber::*;
 pub use guest::*;
 pub use hooks::*;
 pub use inside::*;
 pub use module::*;
+pub use mutex::*;
 pub use names::*;
 pub use runtime::*;
+pub use semaphore::*;
 pub use share::*;
 pub use spawn::*;
 pub use stats::*;
 pub use store::*;
+pub use wait_group::*;
 
 use crate::wasm::bridge;
 
@@ -100,6 +109,36 @@ unsafe fn get_mut<'a, T>(pointer: *mut T, what: &str) -> Result<&'a mut T, Strin
 unsafe fn take<T>(pointer: *mut T) -> Option<Box<T>> {
     // SAFETY: per contract.
     (!pointer.is_null()).then(|| unsafe { Box::from_raw(pointer) })
+}
+
+/// A handle that is a counted reference.
+fn counted_new<T, H>(object: Arc<T>) -> *mut H {
+    Arc::into_raw(object).cast_mut().cast()
+}
+
+/// One more reference to what is behind such a handle: it stays while a call waits, whoever deletes the handle.
+///
+/// # Safety
+///
+/// NULL, or a live handle on a `T`.
+unsafe fn counted<T, H>(handle: *const H) -> Option<Arc<T>> {
+    // SAFETY: per contract; the handle's own reference stays the handle's.
+    (!handle.is_null()).then(|| unsafe {
+        Arc::increment_strong_count(handle.cast::<T>());
+        Arc::from_raw(handle.cast())
+    })
+}
+
+/// Drops the reference of such a handle.
+///
+/// # Safety
+///
+/// NULL, or a handle on a `T` that is used no more.
+unsafe fn counted_delete<T, H>(handle: *mut H) {
+    if !handle.is_null() {
+        // SAFETY: per contract.
+        drop(unsafe { Arc::<T>::from_raw(handle.cast()) });
+    }
 }
 
 /// An array of C's; NULL is fine if it has no elements.

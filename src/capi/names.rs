@@ -23,13 +23,20 @@ pub enum bop_status_t {
     /// another runtime, a thread that joins a fiber of the store that it has entered, or a finalizer that
     /// a worker runs between two fibers.
     BOP_NOT_ALLOWED = 5,
-    /// The handle is NULL.
+    /// The handle is NULL, or a number makes no sense.
     BOP_INVALID = 6,
     /// The fiber may not be suspended: its store has other fibers and a heap of garbage-collected
     /// objects, and a collection would not see what the suspended fiber refers to.
     BOP_STORE_HAS_GC = 7,
-    /// The channel is closed; to a receiver: and nothing is left in it.
+    /// The channel is closed; to a receiver: and nothing is left in it. Or the descriptor was closed.
     BOP_CLOSED = 8,
+    /// There can be no more of something: descriptors that are waited for, or threads.
+    BOP_LIMIT = 9,
+    /// The descriptor is not open, or of a kind that nobody can wait for (a file, a directory).
+    BOP_FAILED = 10,
+    /// The mutex is locked, and is the caller's: but the fiber that had it before has ended without unlocking
+    /// it. What it protects may be half done.
+    BOP_ABANDONED = 11,
 }
 
 /// How a fiber ended.
@@ -98,6 +105,10 @@ impl From<Status> for bop_status_t {
             Status::NotAllowed => Self::BOP_NOT_ALLOWED,
             Status::StoreHasGc => Self::BOP_STORE_HAS_GC,
             Status::Closed => Self::BOP_CLOSED,
+            Status::Limit => Self::BOP_LIMIT,
+            Status::Failed => Self::BOP_FAILED,
+            Status::Invalid => Self::BOP_INVALID,
+            Status::Abandoned => Self::BOP_ABANDONED,
         }
     }
 }
@@ -159,6 +170,9 @@ pub extern "C" fn bop_status_name(status: bop_status_number) -> *const c_char {
         c"invalid handle",
         c"the store has a GC heap",
         c"closed",
+        c"a limit is reached",
+        c"failed",
+        c"abandoned by a fiber that has ended",
     ];
     name(&names, status)
 }

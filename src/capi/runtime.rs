@@ -89,12 +89,12 @@ pub unsafe extern "C" fn bop_run(runtime: *mut bop_runtime_t) -> *mut wasmtime_e
     fallible(|| unsafe { get(runtime, "runtime")? }.0.run())
 }
 
-/// Ends a runtime: refuses further fibers, cancels those that live, waits for their end, then stops
-/// all threads. Fibers that were never begun end as cancelled without running. Afterwards it can only be
+/// Ends a runtime: refuses further fibers, cancels those that live, waits for their end and for that of calls of
+/// `bop_blocking_until` that were left alone, then stops all threads. Fibers that were never begun end as cancelled without running. Afterwards it can only be
 /// looked at and deleted.
 ///
-/// Returns: NULL, or an error: one that names the fibers that did not end within `timeout_ns`
-/// nanoseconds (they stay cancelled; call it again to go on waiting), called from a fiber or by a thread
+/// Returns: NULL, or an error: one that names the fibers, or says how many calls, did not end within `timeout_ns`
+/// nanoseconds (the fibers stay cancelled; call it again to go on waiting), called from a fiber or by a thread
 /// that has entered a store.
 /// Context: host threads only.
 /// Switches: never. It blocks the thread.

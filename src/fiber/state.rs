@@ -21,7 +21,7 @@
 //! signal can never run a fiber whose stack is still in use (invariant **one owner**).
 //!
 //! Signals are sticky bits. A fiber that blocks says which it waits for (`WANTS_PERMIT`); `WAKE`
-//! and `CANCEL` always count. The one `signal` that moves PARKED to ACTIVE must enqueue the fiber,
+//! always counts, `CANCEL` unless it is `DEAF`. The one `signal` that moves PARKED to ACTIVE must enqueue the fiber,
 //! and it is the only one that may (invariant **one waker**). A `WAKE` that does so is thereby delivered, and
 //! leaves no bit.
 
@@ -45,8 +45,29 @@ pub enum Signal {
 }
 
 const WANTS_PERMIT: u32 = 1 << 5;
+/// A fiber that waits for what must come first is not woken by a cancel.
+const DEAF: u32 = 1 << 7;
 /// Somebody outside its strand waits for its end.
 const JOINED: u32 = 1 << 6;
+
+/// What wakes a parked fiber, beside a wake-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Interest {
+    /// A cancel.
+    Cancel = 0,
+    /// A cancel, and the permit.
+    Permit = WANTS_PERMIT,
+    /// Nothing.
+    Nothing = DEAF,
+}
+
+/// The signals that a fiber with this word waits for.
+fn awaited(word: u32) -> u32 {
+    let permit = if word & WANTS_PERMIT != 0 { Signal::Permit as u32 } else { 0 };
+    let cancel = if word & DEAF == 0 { Signal::Cancel as u32 } else { 0 };
+    Signal::Wake as u32 | permit | cancel
+}
 
 /// What [`Word::finish`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +103,7 @@ impl Word {
         loop {
             let wakes = match old & STATE {
                 FINISHED => return Signalled::Finished,
-                PARKED => signal != Signal::Permit || old & WANTS_PERMIT != 0,
+                PARKED => awaited(old) & bit != 0,
                 _ => false,
             };
             let new = match signal {
@@ -110,8 +131,7 @@ impl Word {
         let mut old = self.0.load(Ordering::Relaxed);
         loop {
             debug_assert_eq!(old & STATE, ACTIVE, "only a running fiber parks");
-            let permit = if old & WANTS_PERMIT != 0 { Signal::Permit as u32 } else { 0 };
-            if old & (Signal::Wake as u32 | Signal::Cancel as u32 | permit) != 0 {
+            if old & awaited(old) != 0 {
                 return false;
             }
             let new = (old & !STATE) | PARKED;
@@ -123,17 +143,15 @@ impl Word {
         }
     }
 
-    /// Says, before a fiber suspends to park, whether an unpark permit shall wake it. Only the
-    /// fiber itself calls this.
-    pub fn interest(&self, permit: bool) {
+    /// Says, before a fiber suspends to park, what shall wake it beside a wake-up. Only the fiber itself calls
+    /// this.
+    pub fn interest(&self, interest: Interest) {
+        let wanted = interest as u32;
         // A plain load first: it usually waits for what it waited for before.
-        if (self.0.load(Ordering::Relaxed) & WANTS_PERMIT != 0) == permit {
-            return;
-        }
-        if permit {
-            self.0.fetch_or(WANTS_PERMIT, Ordering::Relaxed);
-        } else {
-            self.0.fetch_and(!WANTS_PERMIT, Ordering::Relaxed);
+        let differs = (self.0.load(Ordering::Relaxed) ^ wanted) & (WANTS_PERMIT | DEAF);
+        if differs != 0 {
+            // Nobody else changes these bits.
+            self.0.fetch_xor(differs, Ordering::Relaxed);
         }
     }
 
@@ -156,8 +174,8 @@ impl Word {
     /// Notes that somebody wants to be told of the end; false if the fiber has finished.
     #[must_use]
     pub fn join(&self) -> bool {
-        // One word: either `finish` sees the bit, or this sees FINISHED.
-        self.0.fetch_or(JOINED, Ordering::Relaxed) & STATE != FINISHED
+        // One word: either `finish` sees the bit, or this sees FINISHED (Acquire: and the end).
+        self.0.fetch_or(JOINED, Ordering::Acquire) & STATE != FINISHED
     }
 
     /// Ends an active fiber.
@@ -195,14 +213,14 @@ mod tests {
     #[test]
     fn a_permit_wakes_only_who_wants_it() {
         let w = Word::default();
-        w.interest(false);
+        w.interest(Interest::Cancel);
         assert!(w.commit_park());
         assert_eq!(w.signal(Signal::Permit), Signalled::Noted);
         assert!(w.parked());
         assert_eq!(w.signal(Signal::Wake), Signalled::Enqueue);
         assert!(w.take(Signal::Permit) && !w.take(Signal::Permit));
         assert!(!w.take(Signal::Wake), "delivered by waking it");
-        w.interest(true);
+        w.interest(Interest::Permit);
         assert!(w.commit_park());
         assert_eq!(w.signal(Signal::Permit), Signalled::Enqueue);
         assert_eq!(w.signal(Signal::Permit), Signalled::Again, "woken once");
@@ -212,10 +230,25 @@ mod tests {
     fn a_signal_before_the_park_is_not_lost() {
         for signal in [Signal::Wake, Signal::Permit, Signal::Cancel] {
             let w = Word::default();
-            w.interest(true);
+            w.interest(Interest::Permit);
             assert_eq!(w.signal(signal), Signalled::Noted);
             assert!(!w.commit_park(), "{signal:?} must keep it awake");
         }
+    }
+
+    #[test]
+    fn a_cancel_wakes_all_but_those_that_must_not_hear_it() {
+        let w = Word::default();
+        w.interest(Interest::Nothing);
+        assert!(w.commit_park());
+        assert_eq!(w.signal(Signal::Cancel), Signalled::Noted);
+        assert_eq!(w.signal(Signal::Permit), Signalled::Noted);
+        assert!(w.parked() && w.cancelled());
+        assert_eq!(w.signal(Signal::Wake), Signalled::Enqueue);
+        assert!(w.commit_park(), "still deaf");
+        assert_eq!(w.signal(Signal::Wake), Signalled::Enqueue);
+        w.interest(Interest::Permit);
+        assert!(!w.commit_park(), "it hears again");
     }
 
     #[test]

@@ -139,8 +139,8 @@ impl Runtime {
         }
     }
 
-    /// Cancels all fibers and waits for their end, at most `timeout` nanoseconds; then stops all
-    /// threads. The error names fibers that did not end; then it may be called again.
+    /// Cancels all fibers and waits for their end, and for that of blocking calls, at most `timeout` nanoseconds; then
+    /// stops all threads. The error names what did not end; then it may be called again.
     pub fn shut_down(&self, timeout: u64) -> Result<(), String> {
         self.may_wait()?;
         let deadline = clock::now().saturating_add(timeout);
@@ -165,6 +165,10 @@ impl Runtime {
             if !shared.live.interest().wait(Some(deadline)) {
                 return Err(self.complaint());
             }
+        }
+        if !shared.helpers.close(deadline) {
+            let (calls, _) = shared.helpers.counts();
+            return Err(format!("{calls} blocking calls did not return in time"));
         }
         let mut life = self.life();
         if life.phase == Phase::Closing {

@@ -1,11 +1,12 @@
 //! Runtimes: set-up, life, spawning, waiting, statistics.
 
-pub mod channel;
+pub mod blocking;
+pub mod fd;
 pub mod guest;
 mod life;
-mod queue;
 pub mod share;
 pub mod spawn;
+pub mod sync;
 pub mod wait;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -15,6 +16,7 @@ use wasmtime::{Config as WasmConfig, Engine};
 
 use crate::fiber::stack::{Pool, guard_fits_pages};
 use crate::sched::Scheduler;
+use crate::sched::helpers::Helpers;
 use crate::sys::memory::{Guard, has_guard_install};
 use crate::sys::fault::Fault;
 use crate::sys::{barrier, fault, tls, tripwire};
@@ -62,6 +64,8 @@ pub struct Config {
     pub shutdown_timeout: u64,
     pub guard: GuardChoice,
     pub timing: bool,
+    /// Threads that make blocking calls, at the most.
+    pub helpers: usize,
 }
 
 impl Default for Config {
@@ -76,6 +80,7 @@ impl Default for Config {
             shutdown_timeout: 5_000_000_000,
             guard: GuardChoice::Best,
             timing: false,
+            helpers: 512,
         }
     }
 }
@@ -102,6 +107,9 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         if !(1..=MAX_WORKERS).contains(&self.workers) {
             return Err(format!("{} workers: there may be 1 to {MAX_WORKERS}", self.workers));
+        }
+        if self.helpers == 0 {
+            return Err("no helper thread may be there for blocking calls: at least 1".into());
         }
         if self.quantum != 0 && self.quantum < MIN_QUANTUM {
             return Err(format!(
@@ -155,8 +163,9 @@ impl Runtime {
         // After the first engine: its handler must be the one behind ours.
         fault::install(describe_fault);
         let quantum = if config.quantum == 0 { CHECK_QUANTUM } else { config.quantum };
+        let scheduler = Scheduler::new(config.workers + MORE_WORKERS, quantum);
         let shared = Shared {
-            scheduler: Scheduler::new(config.workers + MORE_WORKERS, quantum),
+            scheduler: scheduler.map_err(|e| format!("no descriptor for the poller: {e}"))?,
             c_engine: bridge::engine(engine.clone()),
             engine,
             pool: Pool::new(config.guard()),
@@ -166,6 +175,7 @@ impl Runtime {
             lent: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             inside: Mutex::default(),
+            helpers: Helpers::new(config.helpers),
             limits: config.limits(),
             probe: OnceLock::new(),
         };

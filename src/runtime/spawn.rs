@@ -39,7 +39,6 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
     }
     if let Err(e) = strand.add_fiber() {
         shared.live.vacate();
-        shared.look_instead();
         return Err(e);
     }
     let worker = shared.scheduler.worker_here();
@@ -49,9 +48,8 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
             Ok(fiber)
         }
         Err(e) => {
-            strand.remove_user(false);
             shared.live.vacate();
-            shared.look_instead();
+            strand.take_back_fiber();
             Err(e)
         }
     }
@@ -89,8 +87,9 @@ fn prepare(
     let stack = stack.map_err(|e| format!("no memory for a fiber's stack of {size} bytes: {e}"))?;
     let fiber = Fiber::new(Arc::clone(strand), &options.name, stack, body, options.of_guest, worker);
     if !shared.live.list(&fiber, worker) {
-        fiber.discard();
+        // First: what drops the body may call the host, which may come back on another thread.
         shared.live.unlist(&fiber, worker);
+        fiber.discard();
         return Err("the runtime is shut down".into());
     }
     if strand.policy.poison().is_some() {

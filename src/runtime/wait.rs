@@ -6,7 +6,7 @@
 use std::ptr::null;
 use std::sync::Arc;
 
-use crate::fiber::state::Signal;
+use crate::fiber::state::{Interest, Signal};
 use crate::fiber::switch::Suspend;
 use crate::sched::timers::{Expire, Key};
 use crate::sys::clock;
@@ -25,6 +25,14 @@ pub enum Status {
     NotAllowed,
     StoreHasGc,
     Closed,
+    /// A number makes no sense.
+    Invalid,
+    /// There is no more of something: the user's or the kernel's limits, or our own.
+    Limit,
+    /// What it is about is of no use.
+    Failed,
+    /// It is the caller's now, but who had it before has died with it.
+    Abandoned,
 }
 
 #[inline]
@@ -82,9 +90,9 @@ impl Drop for Timer<'_> {
     }
 }
 
-/// Waits until something signals the fiber (also that signal which came before). `permit`: an unpark counts.
-fn suspend(fiber: &Fiber, permit: bool) {
-    fiber.word.interest(permit);
+/// Waits until something signals the fiber that it is interested in (also a signal which came before).
+fn suspend(fiber: &Fiber, interest: Interest) {
+    fiber.word.interest(interest);
     fiber.suspend(Suspend::Park);
     fiber.word.take(Signal::Wake);
 }
@@ -120,7 +128,7 @@ pub fn sleep_until(deadline: u64) -> Status {
     }
     let timer = Timer::new(fiber, Some(deadline));
     loop {
-        suspend(fiber, false);
+        suspend(fiber, Interest::Cancel);
         if fiber.cancelled() {
             return Status::Cancelled;
         }
@@ -154,7 +162,7 @@ pub fn park_until(deadline: Option<u64>) -> Status {
     }
     let timer = Timer::new(fiber, deadline);
     loop {
-        suspend(fiber, true);
+        suspend(fiber, Interest::Permit);
         if let Some(status) = ready(Some(&timer)) {
             return status;
         }
@@ -203,7 +211,7 @@ impl Waiter {
             Waiter::Fiber(fiber) => {
                 let timer = Timer::new(fiber, deadline);
                 loop {
-                    suspend(fiber, false);
+                    suspend(fiber, Interest::Cancel);
                     if done() {
                         return Status::Ok;
                     }
@@ -225,6 +233,21 @@ impl Waiter {
                     return Status::Timeout;
                 }
             },
+        }
+    }
+}
+
+impl Waiter {
+    /// Waits until `done`, also if it is cancelled.
+    pub fn wait_whatever(&self, mut done: impl FnMut() -> bool) {
+        while !done() {
+            match self {
+                Waiter::Fiber(fiber) => suspend(fiber, Interest::Nothing),
+                Waiter::Thread(event) => {
+                    event.wait(None);
+                    event.reset();
+                }
+            }
         }
     }
 }

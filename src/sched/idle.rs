@@ -3,7 +3,14 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::poller::{Events, Poller};
 use crate::sys::futex;
+
+/// What the word of a worker says.
+const ASLEEP: u32 = 0;
+const WOKEN: u32 = 1;
+/// It sleeps in the poller.
+const POLLS: u32 = 2;
 
 /// Counts of workers, packed into one word so that they change together:
 /// attached (a thread is this worker) << 32 | sleeping << 16 | searching.
@@ -24,7 +31,7 @@ pub struct Idle {
     /// The workers that sleep; the last one to fall asleep is the first to be woken (its cache is
     /// the warmest). The count of sleepers changes under this lock only.
     sleepers: Mutex<Vec<usize>>,
-    /// One futex per worker: 1 = woken, 0 = not.
+    /// One futex per worker.
     words: Box<[Word]>,
 }
 
@@ -77,7 +84,7 @@ impl Idle {
     /// Wakes a worker, unless one searches already. The caller has issued a `SeqCst` fence since
     /// it made the work visible. The woken worker counts as searching from this moment on, so that
     /// a burst of work wakes one worker and not all.
-    pub fn wake_one(&self) {
+    pub fn wake_one(&self, poller: &Poller) {
         let counts = self.counts.load(Ordering::Relaxed);
         if searching(counts) > 0 || sleeping(counts) == 0 {
             return;
@@ -89,48 +96,72 @@ impl Idle {
         if let Some(worker) = sleepers.pop() {
             self.counts.fetch_add(SEARCHING.wrapping_sub(SLEEPING), Ordering::SeqCst);
             drop(sleepers);
-            self.wake(worker);
+            self.wake(worker, poller);
         }
     }
 
-    pub fn wake_all(&self) {
+    pub fn wake_all(&self, poller: &Poller) {
         let mut sleepers = self.lock();
         let all = std::mem::take(&mut *sleepers);
         let n = all.len() as u64;
         self.counts.fetch_add(n.wrapping_mul(SEARCHING.wrapping_sub(SLEEPING)), Ordering::SeqCst);
         drop(sleepers);
-        all.into_iter().for_each(|worker| self.wake(worker));
+        all.into_iter().for_each(|worker| self.wake(worker, poller));
     }
 
-    fn wake(&self, worker: usize) {
+    fn wake(&self, worker: usize, poller: &Poller) {
+        let word = &self.words[worker].0;
         // Release: what the waker did is visible to the woken (Acquire in `sleep`).
-        self.words[worker].0.store(1, Ordering::Release);
-        futex::wake(&self.words[worker].0, 1);
+        match word.swap(WOKEN, Ordering::AcqRel) {
+            POLLS => poller.wake(),
+            _ => futex::wake(word, 1),
+        }
     }
 
-    /// Puts a searching worker to sleep, unless `last_look` finds something. Returns when it was
-    /// woken, or found something; it searches again then.
-    pub fn sleep(&self, worker: usize, last_look: impl FnOnce() -> bool) {
+    /// Puts a searching worker to sleep, unless `last_look` finds something: in the poller if anybody uses that and
+    /// no other worker has it. Returns when it was woken, or found something; it searches again then. What has happened
+    /// in the poller is for the caller to tell.
+    pub fn sleep(&self, worker: usize, poller: &Poller, last_look: impl FnOnce() -> bool) -> Events {
         let word = &self.words[worker].0;
         {
             let mut sleepers = self.lock();
-            word.store(0, Ordering::Relaxed);
+            word.store(ASLEEP, Ordering::Relaxed);
             sleepers.push(worker);
             self.counts.fetch_add(SLEEPING.wrapping_sub(SEARCHING), Ordering::SeqCst);
         }
         // Partner: the fence of whoever makes work visible.
         std::sync::atomic::fence(Ordering::SeqCst);
-        if last_look() {
-            let mut sleepers = self.lock();
-            if let Some(at) = sleepers.iter().position(|&w| w == worker) {
-                sleepers.remove(at);
-                self.counts.fetch_add(SEARCHING.wrapping_sub(SLEEPING), Ordering::SeqCst);
-                return;
+        if last_look() && self.stay_awake(worker) {
+            return Events::default();
+        }
+        let mut events = Events::default();
+        if poller.is_used() && poller.take() {
+            let polls = word.compare_exchange(ASLEEP, POLLS, Ordering::AcqRel, Ordering::Acquire).is_ok();
+            while polls && word.load(Ordering::Acquire) == POLLS && events.is_empty() && poller.is_used() {
+                events = poller.poll(true);
             }
-            // Somebody has woken us meanwhile, and counted us as searching.
+            poller.give_back();
+            if self.stay_awake(worker) {
+                return events;
+            }
+            // Somebody is about to wake us, and must have done so before we may sleep again.
+            let _ = word.compare_exchange(POLLS, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
         }
-        while word.load(Ordering::Acquire) == 0 {
-            futex::wait(word, 0, None);
+        while word.load(Ordering::Acquire) == ASLEEP {
+            futex::wait(word, ASLEEP, None);
         }
+        events
+    }
+
+    /// Takes a worker out of those that sleep; false if somebody has done so, to wake it, and has counted it as one that
+    /// searches.
+    fn stay_awake(&self, worker: usize) -> bool {
+        let mut sleepers = self.lock();
+        let at = sleepers.iter().position(|&w| w == worker);
+        if let Some(at) = at {
+            sleepers.remove(at);
+            self.counts.fetch_add(SEARCHING.wrapping_sub(SLEEPING), Ordering::SeqCst);
+        }
+        at.is_some()
     }
 }

@@ -12,6 +12,7 @@
 //!   3. its own deque, first in first out
 //!   4. the injector, half of it                 new work from outside, and preempted strands
 //!   5. another worker's deque, half of it; then another worker's slot
+//!   6. the poller, in which it sleeps if no other worker does
 //! ```
 //!
 //! A strand that yields goes to the end of its worker's deque; one that was preempted goes to the
@@ -33,6 +34,13 @@
 //! slot `next` is announced to nobody either, so that two fibers that wake each other stay on one
 //! worker; if its worker runs on for long, the ticker wakes a thief for it at the next tick.
 //!
+//! # Descriptors
+//!
+//! An idle worker sleeps in the poller (`poller`), one at a time. When it comes out with work, no other takes its place:
+//! that would cost a wake-up per event. It goes back when it is idle again; until then, that is while some worker is busy
+//! and none is in the poller, the ticker looks into it once a millisecond. A busy worker also looks by itself, every
+//! [`worker::POLL_EVERY`] turns.
+//!
 //! # Ticks
 //!
 //! The ticker thread makes preemption happen: while more fibers are active than workers are awake
@@ -49,15 +57,19 @@
 //!   every core per sleep; to be measured when wake-ups matter more than sleeps.
 //! * A tick whatever happens: 20,000 wake-ups a second at a quantum of 50 µs, for nobody.
 
+pub mod helpers;
 mod idle;
 mod load;
 pub mod mailbox;
+pub mod poller;
 #[cfg(test)]
 mod tests;
 pub mod ticker;
 pub mod timers;
 mod worker;
 
+use std::io;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -104,6 +116,8 @@ pub struct Scheduler<R: Runnable> {
     idle: Idle,
     load: Load,
     ticker: ticker::Ticker,
+    /// Who waits for which descriptor.
+    poller: Arc<poller::Poller>,
     /// Timers of sleeping fibers; the ticker thread fires them.
     pub timers: timers::Timers,
 }
@@ -123,7 +137,7 @@ struct Slot<R> {
 impl<R: Runnable> Scheduler<R> {
     /// A scheduler for at most `workers` threads at a time, whose ticks come every `quantum`
     /// nanoseconds.
-    pub fn new(workers: usize, quantum: u64) -> Scheduler<R> {
+    pub fn new(workers: usize, quantum: u64) -> io::Result<Scheduler<R>> {
         let slot = || {
             let deque = crossbeam_deque::Worker::new_fifo();
             Slot {
@@ -134,7 +148,7 @@ impl<R: Runnable> Scheduler<R> {
                 cpu_clock: AtomicU64::new(0),
             }
         };
-        Scheduler {
+        Ok(Scheduler {
             injector: Injector::new(),
             slots: (0..workers).map(|_| slot()).collect(),
             reach: AtomicUsize::new(0),
@@ -142,8 +156,9 @@ impl<R: Runnable> Scheduler<R> {
             idle: Idle::new(workers),
             load: Load::default(),
             ticker: ticker::Ticker::new(quantum),
+            poller: poller::Poller::new()?,
             timers: timers::Timers::default(),
-        }
+        })
     }
 
     /// Makes a strand run. From any thread; `fresh` says that it is new rather than woken.
@@ -198,7 +213,38 @@ impl<R: Runnable> Scheduler<R> {
 
     /// Is there a reason to tick?
     fn demand(&self) -> bool {
-        self.is_urged() || self.somebody_waits()
+        self.is_urged() || self.somebody_waits() || self.must_poll()
+    }
+
+    /// Are there waits for descriptors, and busy workers, none of which is in the poller? (Without any worker it is for
+    /// whoever watches from outside.)
+    fn must_poll(&self) -> bool {
+        self.poller.is_used() && !self.poller.is_taken() && self.idle.workers().0 > 0
+    }
+
+    /// Lets `who` wait for a descriptor; see [`poller::Poller::add`].
+    pub fn wait_fd(&self, fd: RawFd, events: u32, who: Arc<dyn poller::Ready>) -> Result<u64, poller::Refused> {
+        let key = self.poller.add(fd, events, who);
+        // Partner: as in `active`.
+        barrier::light();
+        if self.must_poll() {
+            self.ticker.demand();
+        }
+        key
+    }
+
+    /// Waits for it no more.
+    pub fn wait_fd_no_more(&self, fd: RawFd, key: u64) {
+        self.poller.remove(fd, key);
+    }
+
+    /// Looks into the poller, unless a worker is in there.
+    fn look_for_events(&self) {
+        if self.poller.is_used() && self.poller.take() {
+            let events = self.poller.poll(false);
+            self.poller.give_back();
+            self.poller.tell(events);
+        }
     }
 
     /// Is there a worker, and a guest that must look up?
@@ -239,7 +285,7 @@ impl<R: Runnable> Scheduler<R> {
 
     /// Wakes all workers, so that each asks again whether to go on.
     pub fn wake_all(&self) {
-        self.idle.wake_all();
+        self.idle.wake_all(&self.poller);
     }
 
     /// What worker `index` has counted, and the CPU time in nanoseconds of the thread that it is.
@@ -264,7 +310,7 @@ impl<R: Runnable> Scheduler<R> {
     fn announce(&self) {
         // Partner: the fence in `Idle::sleep`. See "Why no wake-up is lost".
         fence(Ordering::SeqCst);
-        self.idle.wake_one();
+        self.idle.wake_one(&self.poller);
     }
 
     /// The worker of this scheduler that the calling thread is, if it is one.

@@ -46,7 +46,7 @@ fn look_up() {
 
 /// Runs `body` beside `workers` workers and a ticker, and stops them afterwards.
 fn with(workers: usize, quantum: u64, body: impl FnOnce(&Arc<Scheduler<Job>>)) {
-    let scheduler = Arc::new(Scheduler::new(workers, quantum));
+    let scheduler = Arc::new(Scheduler::new(workers, quantum).unwrap());
     let stop = AtomicBool::new(false);
     thread::scope(|s| {
         let ticker = s.spawn(|| scheduler.run_ticker(look_up, || ()));
@@ -196,7 +196,7 @@ fn it_ticks_while_somebody_waits_and_stands_still_otherwise() {
 
 #[test]
 fn what_a_leaving_worker_has_is_left_to_others() {
-    let scheduler = Arc::new(Scheduler::<Job>::new(2, 1_000_000));
+    let scheduler = Arc::new(Scheduler::<Job>::new(2, 1_000_000).unwrap());
     let (ran, started) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (counts, starts) = (Arc::clone(&ran), Arc::clone(&started));
     let parent = job(move |scheduler| {

@@ -95,14 +95,18 @@ impl<R: Runnable> Scheduler<R> {
             }
             let now = clock::now();
             self.timers.fire(now);
+            let polls = self.must_poll();
+            if polls {
+                self.look_for_events();
+            }
             let timer = self.timers.earliest();
             let (waits, urged) = (self.somebody_waits(), self.is_urged());
             if !waits {
                 next_tick = None;
             }
-            if waits || urged {
+            if waits || urged || polls {
                 (quiet, idle_told) = (0, false);
-                let mut until = now.saturating_add(if urged { look } else { u64::MAX });
+                let mut until = now.saturating_add(if urged || polls { look } else { u64::MAX });
                 if waits {
                     let mut due = *next_tick.get_or_insert(now.saturating_add(t.quantum));
                     if now >= due {

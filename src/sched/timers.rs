@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use smallvec::SmallVec;
+
 /// What a timer tells when it is due.
 pub trait Expire: Send + Sync {
     /// The deadline has passed. Called by the ticker thread, with no lock held.
     fn expire(&self);
 }
+
+/// Timers that are taken out under one lock.
+const AT_A_TIME: usize = 64;
 
 /// Names a timer that has not fired: its deadline, and a number that makes it unique.
 pub type Key = (u64, u64);
@@ -68,14 +73,17 @@ impl Timers {
     /// Fires all timers that are due.
     pub fn fire(&self, now: u64) {
         while self.earliest().is_some_and(|at| at <= now) {
-            let due = {
+            let mut due = SmallVec::<[_; AT_A_TIME]>::new();
+            {
                 let mut queue = self.lock();
-                let rest = queue.entries.split_off(&(now, u64::MAX));
-                let due = std::mem::replace(&mut queue.entries, rest);
+                while due.len() < AT_A_TIME
+                    && let Some(first) = queue.entries.first_entry().filter(|first| first.key().0 <= now)
+                {
+                    due.push(first.remove());
+                }
                 self.note_earliest(&queue);
-                due
-            };
-            due.values().for_each(|what| what.expire());
+            }
+            due.iter().for_each(|what| what.expire());
         }
     }
 }

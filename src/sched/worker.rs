@@ -13,6 +13,8 @@ use crate::sys::{clock, tls};
 
 /// How often the injector comes first. Prime, so that it falls in step with nothing.
 const INJECTOR_FIRST: u32 = 61;
+/// How often a busy worker looks into the poller: a multiple of the former, since it is dear.
+pub(super) const POLL_EVERY: u32 = 16 * INJECTOR_FIRST;
 /// How often in a row the strand just woken may go before the others.
 const NEXT_IN_A_ROW: u32 = 16;
 /// Rounds of looking at every other worker before sleeping.
@@ -175,7 +177,7 @@ impl<R: Runnable> Worker<R> {
         let dispatched = self.dispatched.get().wrapping_add(1);
         self.dispatched.set(dispatched);
         if dispatched.is_multiple_of(INJECTOR_FIRST)
-            && let Some(strand) = self.take_injected()
+            && let Some(strand) = self.take_injected_or_poll(dispatched)
         {
             return Some(strand);
         }
@@ -219,6 +221,14 @@ impl<R: Runnable> Worker<R> {
         until_sure(|| injector.steal_batch_and_pop(&self.deque))
     }
 
+    #[inline(never)]
+    fn take_injected_or_poll(&self, dispatched: u32) -> Option<Arc<R>> {
+        if dispatched.is_multiple_of(POLL_EVERY) {
+            self.scheduler().look_for_events();
+        }
+        self.take_injected()
+    }
+
     /// Takes from another worker: first its queue, then its slot.
     fn steal(&self) -> Option<Arc<R>> {
         let slots = self.scheduler().reached();
@@ -252,10 +262,13 @@ impl<R: Runnable> Worker<R> {
                 std::hint::spin_loop();
             }
             R::rest(&self.local);
-            scheduler.idle.sleep(self.index, || {
+            let events = scheduler.idle.sleep(self.index, &scheduler.poller, || {
                 scheduler.look_for_demand();
                 scheduler.any_work() || !go_on()
             });
+            // Nobody is in the poller now.
+            scheduler.look_for_demand();
+            scheduler.poller.tell(events);
             if !go_on() {
                 if scheduler.idle.end_search() && scheduler.any_work() {
                     scheduler.announce();

@@ -42,8 +42,12 @@ pub fn light() {
 pub fn heavy() {
     fence(Ordering::SeqCst);
     if ASYMMETRIC.load(Ordering::Relaxed) {
-        // It can't fail once it has worked.
-        membarrier(PRIVATE_EXPEDITED);
+        // It can't fail once it has worked, unless a seccomp filter came in between. The light sides, which have done
+        // without a fence, can't be helped then, and memory would be corrupted.
+        if !membarrier(PRIVATE_EXPEDITED) {
+            eprintln!("bop: membarrier has stopped working: a filter of system calls must allow it");
+            std::process::abort();
+        }
         fence(Ordering::SeqCst);
     }
 }

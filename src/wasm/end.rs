@@ -71,6 +71,12 @@ pub trait Wake: Send + Sync {
     fn wake(&self);
 }
 
+/// What a fiber holds, and others may wait for.
+pub trait Abandon: Send + Sync {
+    /// The fiber has ended with it.
+    fn abandon(&self);
+}
+
 /// Who waits for the end of a fiber. Mostly nobody or one, which needs no memory.
 #[derive(Default)]
 pub struct Joiners {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 
 use super::activation::Words;
-use super::end::{End, Joiners, Outcome, Wake};
+use super::end::{Abandon, End, Joiners, Outcome, Wake};
 use super::guest::Call;
 use super::live::Place;
 use super::local;
@@ -83,6 +83,8 @@ pub struct Fiber {
     pub frames: UnsafeCell<SmallVec<[Frame; 1]>>,
     /// It has left one of them. Set on the thread that runs it, perhaps in a signal handler.
     pub overran: AtomicBool,
+    /// What it holds and others may wait for. The fiber's itself.
+    held: UnsafeCell<Vec<Arc<dyn Abandon>>>,
     /// It must keep its turn: it is in the guest's allocator.
     pub no_switch: Cell<bool>,
     /// It lost its turn, and is counted so in its strand.
@@ -92,12 +94,12 @@ pub struct Fiber {
     end: UnsafeCell<Option<End>>,
     joiners: Mutex<Joiners>,
     /// A fiber of the same strand that waits for the end, or null: it takes no lock to say so. It has not ended
-    /// while it is named here. The owner's.
+    /// while it is named here. It belongs to the strand's owner, who need not be the fiber's: that may be parked.
     pub sibling: Cell<*const Fiber>,
 }
 
 // SAFETY: every field is either immutable, atomic or locked; or a `Cell` that only the fiber's owner
-// touches, and ownership is handed over by `word`, by the mailbox and by the run queues (each a
+// touches (or its strand's: `sibling`; or who lists it: `place`), and ownership is handed over by `word`, by the mailbox and by the run queues (each a
 // Release to an Acquire); or `end`, which is published by `word`. A new field must be one of these.
 unsafe impl Sync for Fiber {}
 // SAFETY: as above; what a body captured is `Send`, and what is on the stack is what hosts and
@@ -142,6 +144,7 @@ impl Fiber {
             guard: stack.guard(),
             frames: UnsafeCell::default(),
             overran: AtomicBool::new(false),
+            held: UnsafeCell::default(),
             no_switch: Cell::new(false),
             was_preempted: Cell::new(false),
             end: UnsafeCell::new(None),
@@ -163,10 +166,15 @@ impl Fiber {
         &self.strand.shared
     }
 
-    /// Gives up a fiber that was never started.
+    /// Gives up a fiber that was never started. Whoever has found it in the list may cancel it meanwhile.
     pub fn discard(&self) {
+        // SAFETY: it never runs, so nobody else writes this; `finish` publishes it.
+        unsafe { *self.end.get() = Some(End::plain(Outcome::Failed)) };
+        if self.word.finish().cancelled {
+            self.shared().scheduler.unurge();
+        }
         self.body.take();
-        // SAFETY: nobody else knows the fiber. Its context has never run, so nothing is on its stack
+        // SAFETY: nobody else touches it. Its context has never run, so nothing is on its stack
         // that would have to be unwound.
         unsafe { Context::discard((*self.context.get()).take()) };
     }
@@ -325,6 +333,27 @@ impl Fiber {
         unsafe { (*self.end.get()).as_ref() }
     }
 
+    /// It holds this from now on. Only the fiber itself calls this.
+    pub fn holds(&self, what: Arc<dyn Abandon>) {
+        // SAFETY: the fiber's own, and borrowed by nobody: nothing here calls out.
+        unsafe { (*self.held.get()).push(what) }
+    }
+
+    /// It gives up what it holds, which is named by its address. Only the fiber itself calls this.
+    pub fn holds_no_more(&self, what: *const ()) {
+        // SAFETY: as above. What is taken out is dropped after the borrow.
+        let held = unsafe { &mut *self.held.get() };
+        let at = held.iter().rposition(|held| std::ptr::addr_eq(Arc::as_ptr(held), what));
+        drop(at.map(|at| held.swap_remove(at)));
+    }
+
+    /// It ends, and leaves to others what it still holds.
+    fn abandon(&self) {
+        // SAFETY: as above.
+        let held = unsafe { std::mem::take(&mut *self.held.get()) };
+        held.iter().for_each(|held| held.abandon());
+    }
+
     fn note(&self, time: &AtomicU64) {
         if self.strand.shared.limits.timing {
             time.store(clock::now(), Ordering::Relaxed);
@@ -352,6 +381,7 @@ unsafe fn entry(fiber: *const (), suspender: Suspender) {
         Ok(end) => end.unwrap_or_else(|| End::plain(Outcome::Failed)),
         Err(panic) => End::panicked(panic),
     };
+    fiber.abandon();
     // SAFETY: the fiber is running, so it alone touches this; `retire` publishes it.
     unsafe { *fiber.end.get() = Some(end) };
 }

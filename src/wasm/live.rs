@@ -94,9 +94,9 @@ impl Register {
             return spot;
         }
         let chunk: Box<[AtomicPtr<Fiber>]> = (0..CHUNK).map(|_| AtomicPtr::default()).collect();
-        // The first is taken first.
-        self.free.extend(chunk.iter().rev().map(NonNull::from));
         self.chunks.push(chunk);
+        // The first is taken first.
+        self.free.extend(self.chunks.last().into_iter().flatten().rev().map(NonNull::from));
         self.free.pop().expect("just made")
     }
 }
@@ -221,10 +221,14 @@ impl Live {
         }
     }
 
-    /// Lists a fiber that is spawned on this worker, or on none; false if the list is closed, and it must be
-    /// taken off again.
+    /// Lists a fiber that is spawned on this worker, or on none; false if the list is closed. Then it is to be taken off,
+    /// if it is there.
     #[must_use]
     pub fn list(&self, fiber: &Fiber, worker: Option<&Worker<Strand>>) -> bool {
+        // Nobody shall wait for the end of one that is refused; and who asks again and again shall not look busy.
+        if self.closed.load(Ordering::Relaxed) {
+            return false;
+        }
         let spot = self.take(worker);
         fiber.place.0.set(Some(spot));
         self.count(|count| &count.come, worker);
@@ -248,7 +252,8 @@ impl Live {
         // `is_over`; and in `Shared::look_instead`, for the count of the strand's fibers.
         self.count(|count| &count.left, worker);
         barrier::light();
-        if self.looking.load(Ordering::Relaxed) {
+        // Acquire: who looked has taken its references, to the Release in `all`.
+        if self.looking.load(Ordering::Acquire) {
             // It may be about to take a reference.
             drop(self.register());
         }
@@ -297,7 +302,7 @@ impl Live {
             }
         });
         let all = all.collect();
-        self.looking.store(false, Ordering::Relaxed);
+        self.looking.store(false, Ordering::Release);
         all
     }
 }

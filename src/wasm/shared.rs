@@ -1,7 +1,7 @@
 //! What the fibers of a runtime share. It lives as long as any of them, or any handle.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wasmtime::{Engine, Module};
 use wasmtime_c_api::wasm_engine_t;
@@ -9,6 +9,7 @@ use wasmtime_c_api::wasm_engine_t;
 use super::live::Live;
 use super::strand::Strand;
 use crate::fiber::stack::Pool;
+use crate::sched::helpers::Helpers;
 use crate::sched::{Scheduler, Worker};
 use crate::sys::barrier;
 
@@ -30,6 +31,8 @@ pub struct Shared {
     pub stop: AtomicBool,
     /// The host threads that have entered a store; one that has entered two is there twice.
     pub inside: Mutex<Vec<u64>>,
+    /// Threads that make blocking calls.
+    pub helpers: Arc<Helpers>,
     pub limits: Limits,
     /// See `shadow`; compiled when first needed.
     pub probe: OnceLock<Result<Module, String>>,
@@ -65,8 +68,8 @@ impl Shared {
         }
     }
 
-    /// A fiber that was counted in its strand is not to come after all. One that has left in between may have seen
-    /// the count, and then has not looked.
+    /// A fiber that was counted in its strand, as the last one, is not to come after all. One that has left in between may
+    /// have seen the count, and then has not looked.
     pub fn look_instead(&self) {
         // Partner: the light side in `unlist`, before the strand's fibers are counted.
         if self.live.is_of_interest() {

@@ -186,10 +186,17 @@ impl Strand {
     pub fn add_fiber(&self) -> Result<(), String> {
         let most = self.max_fibers.load(Ordering::Relaxed);
         if self.users.fetch_add(1, Ordering::Relaxed) & (HANDLE - 1) >= most {
-            self.users.fetch_sub(1, Ordering::Relaxed);
+            self.take_back_fiber();
             return Err(format!("the store's limit of {most} fibers is reached"));
         }
         Ok(())
+    }
+
+    /// Counts one fiber less, which is not to come after all.
+    pub fn take_back_fiber(&self) {
+        if self.remove_user(false) {
+            self.shared.look_instead();
+        }
     }
 
     /// Sets how many fibers there may be at a time.
@@ -222,11 +229,12 @@ impl Strand {
         }
     }
 
-    /// Counts one fiber less, or the handle, and drops the store with the last user.
-    pub fn remove_user(&self, handle: bool) {
+    /// Counts one fiber less, or the handle, and drops the store with the last user. Was it the last fiber?
+    pub fn remove_user(&self, handle: bool) -> bool {
         let n = if handle { HANDLE } else { 1 };
         // AcqRel: what all other users did happened before the drop.
-        if self.users.fetch_sub(n, Ordering::AcqRel) == n {
+        let left = self.users.fetch_sub(n, Ordering::AcqRel) - n;
+        if left == 0 {
             self.unload();
             // SAFETY: no fiber and no handle is left, so nobody can reach the store. The guards in its
             // memory go before it does.
@@ -238,6 +246,7 @@ impl Strand {
                 drop((*self.env.get()).take());
             }
         }
+        left & (HANDLE - 1) == 0
     }
 
     /// Fibers that have not ended.

@@ -6,7 +6,7 @@ use wasmtime::{Linker, Result};
 use wasmtime_c_api::WasmtimeStoreData;
 
 use super::{Call, MODULE, Reply, check, fiber, held, write};
-use crate::runtime::channel::Channel;
+use crate::runtime::sync::channel::Channel;
 
 /// Values for which a store's channels may have room, all together: it is the host's memory, 128 MiB at the
 /// most.

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use wasmtime::{AsContextMut, Caller, Error, Extern, Linker, Memory, Result, Table};
 use wasmtime_c_api::WasmtimeStoreData;
 
-use super::channel::Channel;
-use super::queue::Queue;
+use super::sync::channel::Channel;
+use super::sync::queue::Queue;
 use super::wait::Status;
 use crate::wasm::bridge;
 use crate::wasm::fiber::{Fiber, current};
@@ -56,6 +56,10 @@ impl From<Status> for Reply {
             Status::NotFiber | Status::NotAllowed => Reply::NotAllowed,
             Status::StoreHasGc => Reply::HasGc,
             Status::Closed => Reply::Closed,
+            Status::Limit => Reply::Limit,
+            Status::Failed => Reply::Failed,
+            // Guests have none of what these are about.
+            Status::Invalid | Status::Abandoned => Reply::Invalid,
         }
     }
 }

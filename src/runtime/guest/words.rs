@@ -8,7 +8,7 @@ use wasmtime::{Error, Linker, Result};
 use wasmtime_c_api::WasmtimeStoreData;
 
 use super::{Call, MODULE, fiber, held, memory};
-use crate::runtime::queue::{Fate, Node};
+use crate::runtime::sync::queue::{Fate, Node};
 use crate::runtime::wait::{Status, Waiter};
 use crate::sys::clock;
 use crate::wasm::bridge;

@@ -1,19 +1,19 @@
 //! Channels: bounded, many senders, many receivers; between fibers of any store and plain threads.
 //!
-//! Fair: who has waited longest is served first, and nobody overtakes. A value goes straight to a receiver
-//! that waits, and a sender that waits has its value moved in by the receiver that makes room, so
-//! there are waiting receivers only while the channel is empty, and waiting senders only while it is full.
+//! A value goes straight to a receiver that waits, and a sender that waits has its value moved in by the receiver that
+//! makes room, so there are waiting receivers only while the channel is empty, and waiting senders only while it
+//! is full.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::Guarded;
 use super::queue::{Fate, Node, Queue};
-use super::wait::{Status, Waiter};
+use crate::runtime::wait::{Status, Waiter};
 
 /// See the head of this file.
 pub struct Channel {
     capacity: usize,
-    inner: Mutex<Inner>,
+    inner: Guarded<Inner>,
 }
 
 #[derive(Default)]
@@ -24,9 +24,6 @@ struct Inner {
     receivers: Queue,
 }
 
-/// Which of the two queues.
-type Side = fn(&mut Inner) -> &mut Queue;
-
 impl Channel {
     /// A channel that holds so many values; with none, each is handed over from sender to receiver.
     pub fn new(capacity: usize) -> Result<Channel, String> {
@@ -34,7 +31,7 @@ impl Channel {
         // What is promised must be there: a send into a channel with room never fails.
         let room = inner.values.try_reserve_exact(capacity);
         room.map_err(|_| format!("no memory for a channel of {capacity} values"))?;
-        Ok(Channel { capacity, inner: Mutex::new(inner) })
+        Ok(Channel { capacity, inner: Guarded::new(inner) })
     }
 
     /// Values that it may hold.
@@ -42,16 +39,12 @@ impl Channel {
         self.capacity
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sends a value; waits while the channel is full.
     pub fn send(&self, value: u64, deadline: Option<u64>) -> Status {
         if Waiter::cancelled() {
             return Status::Cancelled;
         }
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.closed {
             return Status::Closed;
         }
@@ -68,7 +61,7 @@ impl Channel {
             inner.values.push_back(value);
             return Status::Ok;
         }
-        self.wait(inner, |inner| &mut inner.senders, value, deadline).0
+        self.inner.wait(inner, |inner| &mut inner.senders, value, deadline).0
     }
 
     /// Receives a value; waits while the channel is empty.
@@ -76,7 +69,7 @@ impl Channel {
         if Waiter::cancelled() {
             return Err(Status::Cancelled);
         }
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let mut value = inner.values.pop_front();
         let mut moved = None;
         let sender = inner.senders.serve(|node| {
@@ -96,44 +89,15 @@ impl Channel {
         if inner.closed {
             return Err(Status::Closed);
         }
-        let (status, value) = self.wait(inner, |inner| &mut inner.receivers, 0, deadline);
+        let (status, value) = self.inner.wait(inner, |inner| &mut inner.receivers, 0, deadline);
         if status == Status::Ok { Ok(value) } else { Err(status) }
-    }
-
-    /// Waits in a queue until served. A value that has been handed over counts, whatever else came.
-    fn wait(
-        &self,
-        mut inner: MutexGuard<'_, Inner>,
-        side: Side,
-        value: u64,
-        deadline: Option<u64>,
-    ) -> (Status, u64) {
-        let waiter = match Waiter::here(deadline) {
-            Ok(waiter) => waiter,
-            Err(status) => return (status, 0),
-        };
-        let mut node = Node::new(value, waiter.waker());
-        let place = Place { channel: self, side, node: &raw mut node };
-        // SAFETY: the node stays here until `place` is dropped, which takes it out; the lock guards it.
-        unsafe { side(&mut inner).push(place.node) };
-        drop(inner);
-        // SAFETY: under the lock.
-        let fate = || (self.lock(), unsafe { (*place.node).fate }).1;
-        let status = waiter.wait(deadline, || fate() != Fate::Waits);
-        // Only once it is out of the queue is its fate final: until then somebody may serve it.
-        drop(place);
-        match node.fate {
-            Fate::Served => (Status::Ok, node.value),
-            Fate::Closed => (Status::Closed, 0),
-            Fate::Waits => (status, 0),
-        }
     }
 
     /// Closes the channel: what is in it can still be received. False if it was closed.
     pub fn close(&self) -> bool {
         let mut woken = Vec::new();
         let first = {
-            let mut inner = self.lock();
+            let mut inner = self.inner.lock();
             let first = !std::mem::replace(&mut inner.closed, true);
             inner.senders.close(&mut woken);
             inner.receivers.close(&mut woken);
@@ -145,26 +109,7 @@ impl Channel {
 
     /// Values in it at the moment.
     pub fn len(&self) -> usize {
-        self.lock().values.len()
-    }
-}
-
-/// A node in a queue of a channel, until dropped.
-struct Place<'a> {
-    channel: &'a Channel,
-    side: Side,
-    node: *mut Node,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut inner = self.channel.lock();
-        // SAFETY: the node outlives its place; under the lock; it is in the queue while it waits.
-        unsafe {
-            if (*self.node).fate == Fate::Waits {
-                (self.side)(&mut inner).remove(self.node);
-            }
-        }
+        self.inner.lock().values.len()
     }
 }
 
@@ -220,7 +165,7 @@ mod tests {
     impl Channel {
         /// How many wait.
         fn waiting(&self) -> u64 {
-            let inner = self.lock();
+            let inner = self.inner.lock();
             inner.senders.count() + inner.receivers.count()
         }
     }
