@@ -133,6 +133,16 @@ typedef enum {
    * message.
    */
   BOP_OUTCOME_FAILED = 4,
+  /**
+   * Its deadline, or that of its store, has passed (`bop_spawn_options_deadline`, `bop_store_deadline`); as with
+   * `BOP_OUTCOME_CANCELLED`, on its way or before it began.
+   */
+  BOP_OUTCOME_TIMED_OUT = 5,
+  /**
+   * It, or its store, has used up its time on a processor (`bop_spawn_options_cpu_budget`,
+   * `bop_store_cpu_budget`).
+   */
+  BOP_OUTCOME_OUT_OF_BUDGET = 6,
 } bop_outcome_t;
 
 /**
@@ -853,6 +863,16 @@ bop_status_t bop_unpark(bop_fiber_t *fiber);
 bop_state_t bop_fiber_state(const bop_fiber_t *fiber);
 
 /**
+ * How long the fiber has run on a processor, in nanoseconds, if it has a budget (`bop_spawn_options_cpu_budget`).
+ *
+ * Returns: the time up to now, also while it runs; 0 without a budget, and for NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `fiber` is NULL or a live handle.
+ */
+uint64_t bop_fiber_cpu(const bop_fiber_t *fiber);
+
+/**
  * A number that no other fiber of the runtime has had.
  *
  * Returns: the number; 0 for NULL.
@@ -1272,6 +1292,36 @@ wasmtime_error_t *bop_runtime_start(bop_runtime_t *runtime);
 wasmtime_error_t *bop_run(bop_runtime_t *runtime);
 
 /**
+ * Makes the calling thread run fibers until none is ready, or for `budget_ns` nanoseconds: for a host with an event loop of
+ * its own, which calls this whenever `bop_runtime_fd` is readable. It never sleeps. A guest that runs on is
+ * interrupted, at most about a millisecond too late; a host function is not. Without `bop_runtime_start` all
+ * fibers run on the threads that call this (a helper thread still watches the clock, for timers and preemption).
+ *
+ * Returns: NULL, and in `*next` (which may be NULL) when there will be more to do, as far as can be told (see
+ * `bop_now`): 0 for at once, `UINT64_MAX` if only the descriptor will tell. Or an error: called from a fiber, the
+ * runtime is shut down, as many threads as there may be run fibers.
+ * Context: host threads only; several may call it at once.
+ * Switches: never.
+ * Requires: `runtime` is NULL or live; `next` is NULL or writable.
+ */
+wasmtime_error_t *bop_run_for(bop_runtime_t *runtime,
+                              uint64_t budget_ns,
+                              uint64_t *next);
+
+/**
+ * A descriptor that is readable exactly when fibers are ready, or what they wait for has happened, and no thread
+ * is running them: for the `poll`, `epoll` or event library of a host that calls `bop_run_for`. It makes no sense beside
+ * `bop_runtime_start`, whose workers see to that themselves.
+ *
+ * Returns: the descriptor; -1 for NULL.
+ * Ownership: the runtime's. Only wait for it, and no longer than the runtime lives.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `runtime` is NULL or live.
+ */
+int bop_runtime_fd(bop_runtime_t *runtime);
+
+/**
  * Ends a runtime: refuses further fibers, cancels those that live, waits for their end and for that of calls of
  * `bop_blocking_until` that were left alone, then stops all threads. Fibers that were never begun end as cancelled without running. Afterwards it can only be
  * looked at and deleted.
@@ -1529,6 +1579,55 @@ void bop_spawn_options_shadow_stack(bop_spawn_options_t *options,
                                     uint32_t bytes);
 
 /**
+ * When the fiber shall end at the latest (see `bop_now`); 0 for no deadline. It is then stopped as a cancelled fiber is,
+ * wherever it is, and its outcome is `BOP_OUTCOME_TIMED_OUT`; if it has not begun, it never does.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_spawn_options_deadline(bop_spawn_options_t *options,
+                                uint64_t deadline);
+
+/**
+ * How long the fiber may run on a processor, in nanoseconds, over all its turns; waiting does not count. 0 for no budget;
+ * `UINT64_MAX` for one without end, so that `bop_fiber_cpu` tells what it uses. Who has used it up is stopped
+ * as a cancelled fiber is, at most about a millisecond later, with `BOP_OUTCOME_OUT_OF_BUDGET`. A host function is not
+ * stopped; the Wasm that it returns to is. The fiber's switches cost two looks at the clock more.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_spawn_options_cpu_budget(bop_spawn_options_t *options,
+                                  uint64_t nanoseconds);
+
+/**
+ * Until when (see `bop_now`) the spawn shall wait for room if there are as many fibers as there may be, by
+ * `bop_config_max_fibers` or `bop_store_max_fibers`; `UINT64_MAX` for as long as it takes, 0 for not at all: it then
+ * fails. Those who wait are served in order. A spawn that waits suspends the calling fiber, or blocks the thread.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_spawn_options_wait(bop_spawn_options_t *options,
+                            uint64_t deadline);
+
+/**
+ * How many bytes each linear memory of a fresh store may have, and how many elements each table; 0 for no limit. What
+ * would go beyond fails in the guest (`memory.grow` returns -1), or ends the fiber with `BOP_OUTCOME_FAILED` if
+ * it is instantiated so large. For `bop_spawn_instance` only; for other stores see `wasmtime_store_limiter`.
+ *
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_spawn_options_memory(bop_spawn_options_t *options,
+                              uint64_t bytes,
+                              uint64_t table_elements);
+
+/**
  * Spawns a fiber that calls `func` in a store, beside any others of that store. `args` must fit the
  * function's type.
  *
@@ -1699,6 +1798,41 @@ wasmtime_error_t *bop_store_weight(bop_store_t *store,
  */
 wasmtime_error_t *bop_store_max_fibers(bop_store_t *store,
                                        size_t fibers);
+
+/**
+ * When all fibers of the store shall end (see `bop_now`); 0 for never. They are then stopped as `bop_spawn_options_deadline`
+ * says, and later spawns are refused. A deadline that has passed can't be taken back.
+ *
+ * Returns: `BOP_OK`, `BOP_INVALID`.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `store` is NULL or live.
+ */
+bop_status_t bop_store_deadline(bop_store_t *store,
+                                uint64_t deadline);
+
+/**
+ * How long all fibers of the store together may run on a processor from now on, in nanoseconds; `UINT64_MAX` without
+ * end, but metered for `bop_store_cpu`. Whoever runs when it is used up is stopped as `bop_spawn_options_cpu_budget` says, and so
+ * are all that run later, until there is more: call it again.
+ *
+ * Returns: `BOP_OK`, `BOP_INVALID`: also for 0.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `store` is NULL or live.
+ */
+bop_status_t bop_store_cpu_budget(bop_store_t *store,
+                                  uint64_t nanoseconds);
+
+/**
+ * How long the store's fibers have run on a processor, in nanoseconds, since `bop_store_cpu_budget` was first called.
+ *
+ * Returns: the time up to now, that of one that runs included; 0 before that call, and for NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `store` is NULL or live.
+ */
+uint64_t bop_store_cpu(const bop_store_t *store);
 
 /**
  * Cancels all fibers that the store has, those included that its guest has spawned, as `bop_fiber_cancel` cancels

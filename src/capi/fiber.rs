@@ -116,6 +116,8 @@ pub unsafe extern "C" fn bop_fiber_results(
             Outcome::Returned => {}
             Outcome::Trapped => return Err("the fiber trapped: there are no results".into()),
             Outcome::Cancelled => return Err("the fiber was cancelled: there are no results".into()),
+            Outcome::TimedOut => return Err("the fiber timed out: there are no results".into()),
+            Outcome::OutOfBudget => return Err("the fiber ran out of budget: there are no results".into()),
             Outcome::Exited => return Err("the guest exited: there are no results".into()),
             Outcome::Failed => return Err("the fiber failed: there are no results".into()),
         }
@@ -241,6 +243,24 @@ pub unsafe extern "C" fn bop_fiber_state(fiber: *const bop_fiber_t) -> bop_state
             Some(fiber) if fiber.strand.is_running(&fiber) => bop_state_t::BOP_STATE_RUNNING,
             Some(_) => bop_state_t::BOP_STATE_READY,
         }
+    })
+}
+
+/// How long the fiber has run on a processor, in nanoseconds, if it has a budget (`bop_spawn_options_cpu_budget`).
+///
+/// Returns: the time up to now, also while it runs; 0 without a budget, and for NULL.
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `fiber` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_fiber_cpu(fiber: *const bop_fiber_t) -> u64 {
+    call(0, || {
+        // SAFETY: per contract.
+        let fiber = unsafe { bop_fiber_t::get(fiber) };
+        fiber.and_then(|fiber| Some(fiber.meter.as_ref()?.used())).unwrap_or(0)
     })
 }
 

@@ -55,6 +55,12 @@ pub enum bop_outcome_t {
     /// The guest's function was never called: the set-up or the instantiation failed. The trap has the
     /// message.
     BOP_OUTCOME_FAILED = 4,
+    /// Its deadline, or that of its store, has passed (`bop_spawn_options_deadline`, `bop_store_deadline`); as with
+    /// `BOP_OUTCOME_CANCELLED`, on its way or before it began.
+    BOP_OUTCOME_TIMED_OUT = 5,
+    /// It, or its store, has used up its time on a processor (`bop_spawn_options_cpu_budget`,
+    /// `bop_store_cpu_budget`).
+    BOP_OUTCOME_OUT_OF_BUDGET = 6,
 }
 
 /// What a fiber is doing.
@@ -121,6 +127,8 @@ impl From<Outcome> for bop_outcome_t {
             Outcome::Cancelled => Self::BOP_OUTCOME_CANCELLED,
             Outcome::Exited => Self::BOP_OUTCOME_EXITED,
             Outcome::Failed => Self::BOP_OUTCOME_FAILED,
+            Outcome::TimedOut => Self::BOP_OUTCOME_TIMED_OUT,
+            Outcome::OutOfBudget => Self::BOP_OUTCOME_OUT_OF_BUDGET,
         }
     }
 }
@@ -184,7 +192,16 @@ pub extern "C" fn bop_status_name(status: bop_status_number) -> *const c_char {
 /// Switches: never.
 #[unsafe(no_mangle)]
 pub extern "C" fn bop_outcome_name(outcome: bop_outcome_number) -> *const c_char {
-    name(&[c"returned", c"trapped", c"cancelled", c"exited", c"failed"], outcome)
+    let names = [
+        c"returned",
+        c"trapped",
+        c"cancelled",
+        c"exited",
+        c"failed",
+        c"timed out",
+        c"out of budget",
+    ];
+    name(&names, outcome)
 }
 
 /// What a state means, in a word.

@@ -89,6 +89,57 @@ pub unsafe extern "C" fn bop_run(runtime: *mut bop_runtime_t) -> *mut wasmtime_e
     fallible(|| unsafe { get(runtime, "runtime")? }.0.run())
 }
 
+/// Makes the calling thread run fibers until none is ready, or for `budget_ns` nanoseconds: for a host with an event loop of
+/// its own, which calls this whenever `bop_runtime_fd` is readable. It never sleeps. A guest that runs on is
+/// interrupted, at most about a millisecond too late; a host function is not. Without `bop_runtime_start` all
+/// fibers run on the threads that call this (a helper thread still watches the clock, for timers and preemption).
+///
+/// Returns: NULL, and in `*next` (which may be NULL) when there will be more to do, as far as can be told (see
+/// `bop_now`): 0 for at once, `UINT64_MAX` if only the descriptor will tell. Or an error: called from a fiber, the
+/// runtime is shut down, as many threads as there may be run fibers.
+/// Context: host threads only; several may call it at once.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `runtime` is NULL or live; `next` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_run_for(
+    runtime: *mut bop_runtime_t,
+    budget_ns: u64,
+    next: *mut u64,
+) -> *mut wasmtime_error_t {
+    fallible(|| {
+        // SAFETY: per contract.
+        let (runtime, next_at) = (unsafe { get(runtime, "runtime")? }, unsafe { next.as_mut() });
+        let next = runtime.0.run_for(budget_ns)?;
+        if let Some(at) = next_at {
+            *at = next.unwrap_or(u64::MAX);
+        }
+        Ok(())
+    })
+}
+
+/// A descriptor that is readable exactly when fibers are ready, or what they wait for has happened, and no thread
+/// is running them: for the `poll`, `epoll` or event library of a host that calls `bop_run_for`. It makes no sense beside
+/// `bop_runtime_start`, whose workers see to that themselves.
+///
+/// Returns: the descriptor; -1 for NULL.
+/// Ownership: the runtime's. Only wait for it, and no longer than the runtime lives.
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `runtime` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_runtime_fd(runtime: *mut bop_runtime_t) -> std::ffi::c_int {
+    call(-1, || {
+        // SAFETY: per contract.
+        unsafe { runtime.as_ref() }.map_or(-1, |runtime| runtime.0.shared.scheduler.watch())
+    })
+}
+
 /// Ends a runtime: refuses further fibers, cancels those that live, waits for their end and for that of calls of
 /// `bop_blocking_until` that were left alone, then stops all threads. Fibers that were never begun end as cancelled without running. Afterwards it can only be
 /// looked at and deleted.

@@ -89,12 +89,8 @@ pub unsafe extern "C" fn bop_spawn_options_name(
 /// `options` is NULL or live.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bop_spawn_options_stack_size(options: *mut bop_spawn_options_t, bytes: usize) {
-    call((), || {
-        // SAFETY: per contract.
-        if let Some(options) = unsafe { options.as_mut() } {
-            options.0.stack_size = (bytes != 0).then_some(bytes);
-        }
-    });
+    // SAFETY: per contract.
+    unsafe { set(options, |options| options.stack_size = (bytes != 0).then_some(bytes)) };
 }
 
 /// The size in bytes of the fiber's stack in each instance that its store shares (see
@@ -112,12 +108,98 @@ pub unsafe extern "C" fn bop_spawn_options_shadow_stack(
     options: *mut bop_spawn_options_t,
     bytes: u32,
 ) {
-    call((), || {
-        // SAFETY: per contract.
-        if let Some(options) = unsafe { options.as_mut() } {
-            options.0.shadow_stack = (bytes != 0).then_some(bytes);
-        }
-    });
+    // SAFETY: per contract.
+    unsafe { set(options, |options| options.shadow_stack = (bytes != 0).then_some(bytes)) };
+}
+
+/// When the fiber shall end at the latest (see `bop_now`); 0 for no deadline. It is then stopped as a cancelled fiber is,
+/// wherever it is, and its outcome is `BOP_OUTCOME_TIMED_OUT`; if it has not begun, it never does.
+///
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `options` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_spawn_options_deadline(
+    options: *mut bop_spawn_options_t,
+    deadline: u64,
+) {
+    // SAFETY: per contract.
+    unsafe { set(options, |options| options.deadline = (deadline != 0).then_some(deadline)) };
+}
+
+/// How long the fiber may run on a processor, in nanoseconds, over all its turns; waiting does not count. 0 for no budget;
+/// `UINT64_MAX` for one without end, so that `bop_fiber_cpu` tells what it uses. Who has used it up is stopped
+/// as a cancelled fiber is, at most about a millisecond later, with `BOP_OUTCOME_OUT_OF_BUDGET`. A host function is not
+/// stopped; the Wasm that it returns to is. The fiber's switches cost two looks at the clock more.
+///
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `options` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_spawn_options_cpu_budget(
+    options: *mut bop_spawn_options_t,
+    nanoseconds: u64,
+) {
+    // SAFETY: per contract.
+    unsafe { set(options, |options| options.budget = (nanoseconds != 0).then_some(nanoseconds)) };
+}
+
+/// Until when (see `bop_now`) the spawn shall wait for room if there are as many fibers as there may be, by
+/// `bop_config_max_fibers` or `bop_store_max_fibers`; `UINT64_MAX` for as long as it takes, 0 for not at all: it then
+/// fails. Those who wait are served in order. A spawn that waits suspends the calling fiber, or blocks the thread.
+///
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `options` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_spawn_options_wait(options: *mut bop_spawn_options_t, deadline: u64) {
+    // SAFETY: per contract.
+    unsafe { set(options, |options| options.patience = (deadline != 0).then_some(deadline)) };
+}
+
+/// How many bytes each linear memory of a fresh store may have, and how many elements each table; 0 for no limit. What
+/// would go beyond fails in the guest (`memory.grow` returns -1), or ends the fiber with `BOP_OUTCOME_FAILED` if
+/// it is instantiated so large. For `bop_spawn_instance` only; for other stores see `wasmtime_store_limiter`.
+///
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `options` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_spawn_options_memory(
+    options: *mut bop_spawn_options_t,
+    bytes: u64,
+    table_elements: u64,
+) {
+    let limit = |n: u64| (n != 0).then_some(n);
+    // SAFETY: per contract.
+    unsafe {
+        set(options, |options| {
+            options.memory = limit(bytes);
+            options.table = limit(table_elements);
+        });
+    }
+}
+
+/// Sets what C wants to be set.
+///
+/// # Safety
+///
+/// `options` is NULL or live.
+unsafe fn set(options: *mut bop_spawn_options_t, set: impl FnOnce(&mut Options)) {
+    // SAFETY: per contract.
+    call((), || unsafe { options.as_mut() }.map_or((), |options| set(&mut options.0)));
 }
 
 /// The options that C gave.

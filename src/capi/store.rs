@@ -154,6 +154,66 @@ pub unsafe extern "C" fn bop_store_max_fibers(
     })
 }
 
+/// When all fibers of the store shall end (see `bop_now`); 0 for never. They are then stopped as `bop_spawn_options_deadline`
+/// says, and later spawns are refused. A deadline that has passed can't be taken back.
+///
+/// Returns: `BOP_OK`, `BOP_INVALID`.
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `store` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_deadline(store: *mut bop_store_t, deadline: u64) -> bop_status_t {
+    call(bop_status_t::BOP_INVALID, || {
+        // SAFETY: per contract.
+        let Some(store) = (unsafe { store.as_ref() }) else { return bop_status_t::BOP_INVALID };
+        store.0.set_deadline((deadline != 0).then_some(deadline));
+        bop_status_t::BOP_OK
+    })
+}
+
+/// How long all fibers of the store together may run on a processor from now on, in nanoseconds; `UINT64_MAX` without
+/// end, but metered for `bop_store_cpu`. Whoever runs when it is used up is stopped as `bop_spawn_options_cpu_budget` says, and so
+/// are all that run later, until there is more: call it again.
+///
+/// Returns: `BOP_OK`, `BOP_INVALID`: also for 0.
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `store` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_cpu_budget(
+    store: *mut bop_store_t,
+    nanoseconds: u64,
+) -> bop_status_t {
+    call(bop_status_t::BOP_INVALID, || {
+        // SAFETY: per contract.
+        let store = unsafe { store.as_ref() }.filter(|_| nanoseconds != 0);
+        let Some(store) = store else { return bop_status_t::BOP_INVALID };
+        store.0.set_budget(nanoseconds);
+        bop_status_t::BOP_OK
+    })
+}
+
+/// How long the store's fibers have run on a processor, in nanoseconds, since `bop_store_cpu_budget` was first called.
+///
+/// Returns: the time up to now, that of one that runs included; 0 before that call, and for NULL.
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `store` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_cpu(store: *const bop_store_t) -> u64 {
+    // SAFETY: per contract.
+    call(0, || unsafe { store.as_ref() }.map_or(0, |store| store.0.meter.used()))
+}
+
 /// Cancels all fibers that the store has, those included that its guest has spawned, as `bop_fiber_cancel` cancels
 /// one. The store takes new ones as before. Fibers that are being spawned meanwhile may be missed.
 ///

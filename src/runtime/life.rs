@@ -139,6 +139,29 @@ impl Runtime {
         }
     }
 
+    /// Makes the calling thread a worker until there is nothing to do, `budget` nanoseconds at the most. When it should
+    /// come back, as far as can be told.
+    pub fn run_for(&self, budget: u64) -> Result<Option<u64>, String> {
+        if on_worker() {
+            return Err("called from a fiber".into());
+        }
+        let shared = &self.shared;
+        {
+            let mut life = self.life();
+            if life.phase == Phase::Closed {
+                return Err("the runtime is shut down".into());
+            }
+            life.ticker(shared)?;
+        }
+        Engine::tls_eager_initialize();
+        let until = clock::now().saturating_add(budget);
+        shared.lent.fetch_add(1, Ordering::Relaxed);
+        let ran = shared.scheduler.run_for(until.min(u64::MAX - 1));
+        shared.lent.fetch_sub(1, Ordering::Relaxed);
+        ran.ok_or("there are as many workers as there may be")?;
+        Ok(shared.scheduler.next())
+    }
+
     /// Cancels all fibers and waits for their end, and for that of blocking calls, at most `timeout` nanoseconds; then
     /// stops all threads. The error names what did not end; then it may be called again.
     pub fn shut_down(&self, timeout: u64) -> Result<(), String> {

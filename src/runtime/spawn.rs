@@ -7,10 +7,13 @@ use wasmtime::{Engine, Func, InstancePre};
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t, wasmtime_val_t, wasmtime_val_union};
 
 use super::Runtime;
+use super::wait::{Status, Waiter};
 use crate::sched::Worker;
-use crate::wasm::end::{End, Outcome, Values};
+use crate::wasm::end::{End, Values};
 use crate::wasm::fiber::{Body, Fiber};
 use crate::wasm::guest::{self, Call, Env, Fresh, Setup};
+use crate::wasm::limits::{FiberDeadline, Meter, Stop};
+use crate::wasm::room::Room;
 use crate::wasm::signature::{Known, Signature};
 use crate::wasm::strand::Strand;
 use crate::wasm::bridge;
@@ -23,6 +26,15 @@ pub struct Options {
     pub stack_size: Option<usize>,
     /// Bytes of its stack in shared instances; `None`: as they were shared.
     pub shadow_stack: Option<u32>,
+    /// When the fiber shall end at the latest.
+    pub deadline: Option<u64>,
+    /// What it may use of its time on a processor, in nanoseconds; `u64::MAX` only meters it.
+    pub budget: Option<u64>,
+    /// How long to wait for room, if there are as many fibers as there may be; `None`: not at all.
+    pub patience: Option<u64>,
+    /// Bytes that each memory of a fresh store may have, and elements of each table.
+    pub memory: Option<u64>,
+    pub table: Option<u64>,
     /// A guest spawns it.
     pub of_guest: bool,
 }
@@ -34,13 +46,11 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
     let shared = &*strand.shared;
     let size = options.stack_size.unwrap_or(shared.limits.stack_size);
     shared.limits.check_stack(size)?;
-    if !shared.live.enter() {
-        return Err(format!("the limit of {} fibers is reached", shared.limits.max_fibers));
+    match options.patience {
+        None => admit(strand).map_err(|full| full.why)?,
+        Some(deadline) => wait_for_room(strand, deadline)?,
     }
-    if let Err(e) = strand.add_fiber() {
-        shared.live.vacate();
-        return Err(e);
-    }
+    // Only now: waiting may have brought us to another thread.
     let worker = shared.scheduler.worker_here();
     match prepare(strand, body, options, size, worker) {
         Ok(fiber) => {
@@ -51,6 +61,68 @@ fn start(strand: &Arc<Strand>, body: Body, options: &Options) -> Result<Arc<Fibe
             shared.live.vacate();
             strand.take_back_fiber();
             Err(e)
+        }
+    }
+}
+
+/// There are as many fibers as there may be, in the store or in the runtime.
+struct Full<'a> {
+    why: String,
+    room: &'a Room,
+}
+
+/// Counts one more fiber.
+fn admit(strand: &Strand) -> Result<(), Full<'_>> {
+    let shared = &*strand.shared;
+    if !shared.live.enter() {
+        let why = format!("the limit of {} fibers is reached", shared.limits.max_fibers);
+        return Err(Full { why, room: &shared.live.room });
+    }
+    strand.add_fiber().map_err(|why| {
+        shared.live.vacate();
+        Full { why, room: &strand.room }
+    })
+}
+
+/// The same; waits for room.
+fn wait_for_room(strand: &Strand, deadline: u64) -> Result<(), String> {
+    let mut full = match admit(strand) {
+        Ok(()) => return Ok(()),
+        Err(full) => full,
+    };
+    loop {
+        if let Some(closed) = strand.closed() {
+            return Err(closed);
+        }
+        let waiter = match Waiter::here(Some(deadline)) {
+            Ok(waiter) => waiter,
+            Err(status) => return Err(format!("{}, and waiting for room failed: {status}", full.why)),
+        };
+        let waker = waiter.waker();
+        let name = Arc::as_ptr(&waker).cast::<()>();
+        let room = full.room;
+        room.wait(waker);
+        let status = match admit(strand) {
+            Ok(()) => {
+                room.leave(name, true);
+                return Ok(());
+            }
+            // It may be the other limit now.
+            Err(now) if !std::ptr::eq(now.room, room) => {
+                full = now;
+                Status::Ok
+            }
+            Err(_) => waiter.wait(Some(deadline), || !room.waits(name)),
+        };
+        if status != Status::Ok {
+            room.leave(name, false);
+            return Err(format!("{}, and waiting for room failed: {status}", full.why));
+        }
+        let admitted = admit(strand);
+        room.leave(name, admitted.is_ok());
+        match admitted {
+            Ok(()) => return Ok(()),
+            Err(now) => full = now,
         }
     }
 }
@@ -85,7 +157,9 @@ fn prepare(
         None => shared.pool.get(size),
     };
     let stack = stack.map_err(|e| format!("no memory for a fiber's stack of {size} bytes: {e}"))?;
-    let fiber = Fiber::new(Arc::clone(strand), &options.name, stack, body, options.of_guest, worker);
+    let meter = options.budget.map(|budget| Box::new(Meter::new(Some(budget))));
+    let metered = meter.is_some();
+    let fiber = Fiber::new(Arc::clone(strand), &options.name, stack, body, options.of_guest, meter, worker);
     if !shared.live.list(&fiber, worker) {
         // First: what drops the body may call the host, which may come back on another thread.
         shared.live.unlist(&fiber, worker);
@@ -95,6 +169,16 @@ fn prepare(
     if strand.policy.poison().is_some() {
         // Since we looked: it may not have been in the list of those to be cancelled.
         fiber.cancel();
+    }
+    if strand.is_expired() {
+        fiber.stop(Stop::Deadline);
+    }
+    if metered {
+        strand.metered.fetch_add(1, Ordering::Relaxed);
+    }
+    if let Some(deadline) = options.deadline {
+        let timer = FiberDeadline(Arc::downgrade(&fiber));
+        fiber.deadline.set(Some(shared.scheduler.time(deadline, Arc::new(timer))));
     }
     Ok(fiber)
 }
@@ -165,7 +249,7 @@ impl Runtime {
         let body = Body::Other(Box::new(move |fiber: &Fiber| {
             let env = env;
             if fiber.cancelled() {
-                return End::plain(Outcome::Cancelled);
+                return End::plain(fiber.stopped_outcome());
             }
             // SAFETY: the host gave both for this call.
             let i64 = unsafe { call(env.data) };
@@ -208,6 +292,8 @@ impl Runtime {
             signature,
             setup,
             env,
+            memory: options.memory,
+            table: options.table,
         };
         start(&Strand::single(Arc::clone(&self.shared)), guest::instance(plan), options)
     }

@@ -3,6 +3,7 @@
 //! Each waits in a loop for a condition of its own: a wake-up may be left over from an earlier wait.
 //! Nothing here keeps anything of the thread across a suspension.
 
+use std::fmt;
 use std::ptr::null;
 use std::sync::Arc;
 
@@ -33,6 +34,24 @@ pub enum Status {
     Failed,
     /// It is the caller's now, but who had it before has died with it.
     Abandoned,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Ok => "ok",
+            Status::Timeout => "the deadline came first",
+            Status::Cancelled => "the fiber was cancelled",
+            Status::NotFiber => "not called from a fiber",
+            Status::NotAllowed => "it can't wait here",
+            Status::StoreHasGc => "the store has a GC heap",
+            Status::Closed => "it is closed",
+            Status::Invalid => "a number makes no sense",
+            Status::Limit => "a limit is reached",
+            Status::Failed => "it is of no use",
+            Status::Abandoned => "its holder has ended",
+        })
+    }
 }
 
 #[inline]
@@ -67,13 +86,7 @@ struct Timer<'a> {
 impl<'a> Timer<'a> {
     fn new(fiber: &'a Fiber, deadline: Option<u64>) -> Timer<'a> {
         let scheduler = &fiber.shared().scheduler;
-        let key = deadline.map(|deadline| {
-            let (key, first) = scheduler.timers.add(deadline, reference(fiber) as Arc<dyn Expire>);
-            if first {
-                scheduler.ticker().kick();
-            }
-            key
-        });
+        let key = deadline.map(|deadline| scheduler.time(deadline, reference(fiber) as Arc<dyn Expire>));
         Timer { fiber, key, deadline }
     }
 

@@ -70,7 +70,7 @@ mod worker;
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_deque::{Injector, Stealer};
@@ -118,6 +118,8 @@ pub struct Scheduler<R: Runnable> {
     ticker: ticker::Ticker,
     /// Who waits for which descriptor.
     poller: Arc<poller::Poller>,
+    /// Somebody outside watches the poller.
+    watched: AtomicBool,
     /// Timers of sleeping fibers; the ticker thread fires them.
     pub timers: timers::Timers,
 }
@@ -157,6 +159,7 @@ impl<R: Runnable> Scheduler<R> {
             load: Load::default(),
             ticker: ticker::Ticker::new(quantum),
             poller: poller::Poller::new()?,
+            watched: AtomicBool::new(false),
             timers: timers::Timers::default(),
         })
     }
@@ -204,6 +207,14 @@ impl<R: Runnable> Scheduler<R> {
         self.urges.fetch_add(1, Ordering::SeqCst);
         // Whatever it waits for may be an hour away.
         self.ticker.kick();
+    }
+
+    /// The same, within a millisecond.
+    pub fn urge_soon(&self) {
+        self.urges.fetch_add(1, Ordering::SeqCst);
+        // Partner: as in `active`.
+        barrier::light();
+        self.ticker.demand();
     }
 
     /// Takes an [`Scheduler::urge`] back.
@@ -267,6 +278,15 @@ impl<R: Runnable> Scheduler<R> {
         }
     }
 
+    /// Adds a timer, and tells the ticker.
+    pub fn time(&self, deadline: u64, what: Arc<dyn timers::Expire>) -> timers::Key {
+        let (key, first) = self.timers.add(deadline, what);
+        if first {
+            self.ticker.kick();
+        }
+        key
+    }
+
     /// The current tick.
     #[inline]
     pub fn tick(&self) -> u64 {
@@ -311,6 +331,24 @@ impl<R: Runnable> Scheduler<R> {
         // Partner: the fence in `Idle::sleep`. See "Why no wake-up is lost".
         fence(Ordering::SeqCst);
         self.idle.wake_one(&self.poller);
+        if self.watched.load(Ordering::Relaxed) && self.attached() == 0 {
+            self.poller.wake();
+        }
+    }
+
+    /// A descriptor that is readable when there is something to do and no thread is a worker.
+    pub fn watch(&self) -> RawFd {
+        self.watched.store(true, Ordering::SeqCst);
+        // What was there before.
+        if self.any_work() && self.attached() == 0 {
+            self.poller.wake();
+        }
+        self.poller.descriptor()
+    }
+
+    /// When a worker should come back if none is there, as far as can be told: `None`, when the descriptor is readable.
+    pub fn next(&self) -> Option<u64> {
+        if self.any_work() { Some(0) } else { self.timers.earliest() }
     }
 
     /// The worker of this scheduler that the calling thread is, if it is one.

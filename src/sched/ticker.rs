@@ -106,7 +106,8 @@ impl<R: Runnable> Scheduler<R> {
             }
             if waits || urged || polls {
                 (quiet, idle_told) = (0, false);
-                let mut until = now.saturating_add(if urged || polls { look } else { u64::MAX });
+                // Somebody may urge without a kick (`urge_soon`).
+                let mut until = now.saturating_add(look);
                 if waits {
                     let mut due = *next_tick.get_or_insert(now.saturating_add(t.quantum));
                     if now >= due {

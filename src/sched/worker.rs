@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::null_mut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crossbeam_deque::{Steal, Worker as Deque};
 
@@ -33,6 +33,8 @@ pub struct Worker<R: Runnable> {
     dispatched: Cell<u32>,
     next_in_a_row: Cell<u32>,
     rng: Cell<u64>,
+    /// When it must leave, if a guest lets it; `u64::MAX`: when it is told.
+    until: u64,
     local: R::Local,
     _not_send: PhantomData<*mut ()>,
 }
@@ -41,6 +43,41 @@ impl<R: Runnable> Scheduler<R> {
     /// Makes this thread a worker until `go_on` says no; it is asked between turns, and whenever
     /// the worker was asleep. `None`, at once, if there are as many workers as there may be.
     pub fn run(&self, go_on: impl Fn() -> bool) -> Option<()> {
+        self.work(u64::MAX, |worker| {
+            while go_on() {
+                if let Some(strand) = worker.find().or_else(|| worker.search_or_sleep(&go_on)) {
+                    worker.turn(strand);
+                }
+            }
+        })
+    }
+
+    /// Makes this thread a worker until there is nothing to do, or it is `until` (`CLOCK_MONOTONIC`). It never sleeps.
+    pub fn run_for(&self, until: u64) -> Option<()> {
+        // A guest that runs on and on must look at the clock.
+        self.urge_soon();
+        let ran = self.work(until, |worker| {
+            // Whoever makes work from here on sees a worker; what was there is found below.
+            self.poller.unwake();
+            self.look_for_events();
+            while let Some(strand) = worker.find().or_else(|| worker.steal()) {
+                worker.turn(strand);
+                if worker.is_due() {
+                    break;
+                }
+            }
+        });
+        self.unurge();
+        // Partner: the fence in `announce`, whose caller may still have seen a worker.
+        fence(Ordering::SeqCst);
+        if self.any_work() {
+            self.poller.wake();
+        }
+        ran
+    }
+
+    /// Makes this thread a worker while it does `work`.
+    fn work(&self, until: u64, work: impl FnOnce(&Worker<R>)) -> Option<()> {
         let (index, deque) = self.take_slot()?;
         let worker = Worker {
             scheduler: self,
@@ -49,6 +86,7 @@ impl<R: Runnable> Scheduler<R> {
             dispatched: Cell::new(0),
             next_in_a_row: Cell::new(0),
             rng: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1)),
+            until,
             local: R::Local::default(),
             _not_send: PhantomData,
         };
@@ -59,11 +97,7 @@ impl<R: Runnable> Scheduler<R> {
         self.look_for_demand();
         let outer = tls::set_worker((&raw const worker).cast_mut().cast());
         let leave = Leave { worker: &worker, outer };
-        while go_on() {
-            if let Some(strand) = worker.find().or_else(|| worker.search_or_sleep(&go_on)) {
-                worker.turn(strand);
-            }
-        }
+        work(&worker);
         drop(leave);
         let deque = worker.deque;
         *slot.deque.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(deque);
@@ -133,11 +167,18 @@ impl<R: Runnable> Worker<R> {
         &self.local
     }
 
-    /// Does anything wait that this worker would run next?
+    /// Has it been a worker for as long as it was told?
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        self.until != u64::MAX && clock::now() >= self.until
+    }
+
+    /// Does anything wait that this worker would run next? Or must it leave?
     #[inline]
     pub fn has_waiting(&self) -> bool {
         let scheduler = self.scheduler();
-        !self.deque.is_empty()
+        self.is_due()
+            || !self.deque.is_empty()
             || !scheduler.injector.is_empty()
             || !scheduler.slots[self.index].next.load(Ordering::Relaxed).is_null()
     }

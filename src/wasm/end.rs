@@ -22,6 +22,8 @@ pub enum Outcome {
     Cancelled,
     Exited,
     Failed,
+    TimedOut,
+    OutOfBudget,
 }
 
 /// What came of a fiber.

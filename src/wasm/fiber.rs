@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{NonNull, null};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::activation::Words;
 use super::end::{Abandon, End, Joiners, Outcome, Wake};
 use super::guest::Call;
+use super::limits::{Meter, Stop};
 use super::live::Place;
 use super::local;
 use super::shadow::Frame;
@@ -19,7 +20,7 @@ use crate::fiber::stack::Stack;
 use crate::fiber::state::{Signal, Signalled, Word};
 use crate::fiber::switch::{Context, Suspend, Suspender};
 use crate::sched::mailbox::Linked;
-use crate::sched::timers::Expire;
+use crate::sched::timers::{Expire, Key};
 use crate::sched::Worker;
 use crate::sys::clock;
 
@@ -69,6 +70,12 @@ pub struct Fiber {
     body: Cell<Option<Body>>,
     /// The tick at which its present turn began.
     pub resumed_at: Cell<u64>,
+    /// Why it shall end, as the number of a `Stop`; 0 for no reason.
+    stopped: AtomicU8,
+    /// When it shall end at the latest. Set by its maker, and taken by its owner at its end.
+    pub deadline: Cell<Option<Key>>,
+    /// What it uses of its time on a processor, if that is metered.
+    pub meter: Option<Box<Meter>>,
     /// It has been told that it is cancelled: by a trap, or by the result of a blocking call.
     told: Cell<bool>,
     /// The activation pointer of its stack, while it does not run (W1).
@@ -122,6 +129,7 @@ impl Fiber {
         stack: Stack,
         body: Body,
         of_guest: bool,
+        meter: Option<Box<Meter>>,
         worker: Option<&Worker<Strand>>,
     ) -> Arc<Fiber> {
         let shared = &strand.shared;
@@ -137,6 +145,9 @@ impl Fiber {
             suspender: Cell::new(Suspender::dangling()),
             body: Cell::new(Some(body)),
             resumed_at: Cell::new(0),
+            stopped: AtomicU8::new(0),
+            deadline: Cell::new(None),
+            meter,
             told: Cell::new(false),
             activation: Cell::new(0),
             words: Cell::new(None),
@@ -209,10 +220,16 @@ impl Fiber {
         }
     }
 
-    /// Cancels the fiber: its blocking calls return, and Wasm traps at its next epoch check. False
-    /// if it has ended.
+    /// Cancels the fiber; false if it has ended.
     pub fn cancel(&self) -> bool {
+        self.stop(Stop::Cancel)
+    }
+
+    /// Makes the fiber end: its blocking calls return, and Wasm traps at its next epoch check. False if it has ended.
+    pub fn stop(&self, why: Stop) -> bool {
         let shared = self.shared();
+        // Whoever sees the signal sees a reason (Release in `signal`).
+        let _ = self.stopped.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed);
         match self.signal(Signal::Cancel) {
             Signalled::Finished => return false,
             Signalled::Again => return true,
@@ -234,6 +251,20 @@ impl Fiber {
             self.shared().engine.increment_epoch();
         }
         cancelled
+    }
+
+    /// Why it was cancelled.
+    pub fn why_stopped(&self) -> Stop {
+        Stop::of(self.stopped.load(Ordering::Relaxed)).unwrap_or(Stop::Cancel)
+    }
+
+    /// The end of a fiber that was cancelled.
+    pub fn stopped_outcome(&self) -> Outcome {
+        match self.why_stopped() {
+            Stop::Cancel => Outcome::Cancelled,
+            Stop::Deadline => Outcome::TimedOut,
+            Stop::Budget => Outcome::OutOfBudget,
+        }
     }
 
     /// Does it know that it was cancelled? Only the fiber itself calls this.
@@ -273,6 +304,9 @@ impl Fiber {
             // SAFETY: the worker runs in the scheduler that lives beside the pool, and flushes before
             // it leaves.
             unsafe { worker.local().stacks.put(&self.shared().pool, stack) }
+        }
+        if let Some(key) = self.deadline.take() {
+            self.shared().scheduler.timers.remove(key);
         }
         self.note(&self.times.finished);
         let finish = self.word.finish();

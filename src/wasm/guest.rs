@@ -45,7 +45,7 @@ pub struct Call {
 impl Call {
     pub fn run(self, fiber: &Fiber) -> End {
         if fiber.cancelled() {
-            return End::plain(Outcome::Cancelled);
+            return End::plain(fiber.stopped_outcome());
         }
         if let Err(e) = fiber.strand.equip(fiber, self.stack) {
             return ended(fiber, Error::msg(e), Outcome::Failed);
@@ -65,16 +65,23 @@ pub struct Fresh {
     pub signature: Signature,
     pub setup: Option<Setup>,
     pub env: Env,
+    /// Bytes that each memory may have, and elements of each table.
+    pub memory: Option<u64>,
+    pub table: Option<u64>,
 }
 
 /// A store and an instance of its own, and a call of one of its exports.
 pub fn instance(plan: Fresh) -> Body {
     Body::Other(Box::new(move |fiber| {
         if fiber.cancelled() {
-            return End::plain(Outcome::Cancelled);
+            return End::plain(fiber.stopped_outcome());
         }
         let mut own = c::wasmtime_store_new(&fiber.shared().c_engine, std::ptr::null_mut(), None);
         preempt::install(bridge::store(&mut own));
+        if plan.memory.is_some() || plan.table.is_some() {
+            let limit = |n: Option<u64>| n.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
+            c::wasmtime_store_limiter(&mut own, limit(plan.memory), limit(plan.table), -1, -1, -1);
+        }
         let data = plan.env.data;
         fiber.strand.adopt(fiber, own, plan.env);
         // SAFETY: the running fiber; the store stays until the strand's last fiber has ended.
@@ -141,5 +148,5 @@ fn ended(fiber: &Fiber, error: Error, otherwise: Outcome) -> End {
     if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
         return End { exit_code: exit.0, ..End::plain(Outcome::Exited) };
     }
-    End::with_error(if fiber.told() { Outcome::Cancelled } else { otherwise }, error)
+    End::with_error(if fiber.told() { fiber.stopped_outcome() } else { otherwise }, error)
 }

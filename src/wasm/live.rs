@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fiber::Fiber;
+use super::room::Room;
 use super::strand::Strand;
 use crate::sched::Worker;
 use crate::sys::{barrier, clock};
@@ -26,6 +27,8 @@ pub struct Live {
     /// How many there are, if there is a limit: given back before anybody can see that a fiber has ended, so
     /// that who has joined one can spawn another.
     entered: AtomicUsize,
+    /// Who waits for there to be fewer.
+    pub room: Room,
     /// Threads that want to be told when no fiber is left.
     interested: AtomicUsize,
     /// How often none was left while somebody was interested.
@@ -107,6 +110,7 @@ impl Live {
         Live {
             most,
             entered: AtomicUsize::new(0),
+            room: Room::default(),
             interested: AtomicUsize::new(0),
             zeros: Mutex::default(),
             zero: Condvar::new(),
@@ -130,6 +134,7 @@ impl Live {
     pub fn vacate(&self) {
         if self.most != usize::MAX {
             self.entered.fetch_sub(1, Ordering::Relaxed);
+            self.room.made();
         }
     }
 

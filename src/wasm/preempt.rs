@@ -4,7 +4,7 @@
 //!   ticker: engine.increment_epoch()         once a quantum, while somebody waits for a turn;
 //!                                            more often while something is urgent
 //!   guest:  epoch >= the store's deadline?   at function entries, loop heads, bulk operations
-//!     └─► on_epoch: cancelled, or its shadow stack used up?          trap
+//!     └─► on_epoch: cancelled, or a limit reached, or its shadow stack used up?   trap
 //!                   a host thread wants the store?     switch
 //!                   slice over, and a sibling waits?   switch
 //!                   turn over, and another strand waits?     switch
@@ -14,25 +14,13 @@
 //! The deadline is a word of the store, not of the fiber (W10). So a check may come early in a
 //! fiber's turn; it compares the tick at which the turn began with the present one and goes on.
 
-use std::fmt;
 use std::mem::ManuallyDrop;
 
 use wasmtime::{Error, Result, Store, StoreContextMut, UpdateDeadline};
 
 use super::fiber::{self, Fiber};
+use super::limits::Stop;
 use crate::fiber::switch::Suspend;
-
-/// The error of a guest that was cancelled.
-#[derive(Debug)]
-pub struct Cancelled;
-
-impl fmt::Display for Cancelled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the fiber was cancelled")
-    }
-}
-
-impl std::error::Error for Cancelled {}
 
 /// Makes a store's Wasm preemptible when it runs on a fiber. On a plain thread it just runs on.
 pub fn install<T: 'static>(store: &mut Store<T>) {
@@ -80,8 +68,8 @@ fn check() -> Check {
     let limits = &shared.limits;
     let slice_over = fiber.resumed_at.get() != shared.scheduler.tick();
     let waits = || strand.is_wanted() || strand.is_turn_over() && others_wait();
-    // A host thread that wants the store does not wait for the slice's end.
-    let switch = limits.every_check || strand.doors.wanted() || slice_over && waits();
+    // A host thread that wants the store, or this thread back, does not wait for the slice's end.
+    let switch = limits.every_check || strand.doors.wanted() || must_leave() || slice_over && waits();
     if switch && strand.may_suspend() {
         return Check::Switch(fiber);
     }
@@ -90,10 +78,19 @@ fn check() -> Check {
 
 /// What ends this fiber, if anything does.
 fn trap(fiber: &Fiber) -> Option<Error> {
+    if fiber.strand.is_used_up(fiber) {
+        fiber.stop(Stop::Budget);
+    }
     if fiber.cancelled() {
-        return Some(Error::new(Cancelled));
+        return Some(Error::new(fiber.why_stopped()));
     }
     fiber.overrun_trap()
+}
+
+/// Must this worker leave?
+fn must_leave() -> bool {
+    // SAFETY: as below.
+    fiber::worker().is_some_and(|worker| unsafe { (*worker).is_due() })
 }
 
 /// Does another strand wait for this worker?

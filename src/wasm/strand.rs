@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use wasmtime::Store;
@@ -17,14 +17,17 @@ use super::activation::{StoreWords, ThreadWord, Words};
 use super::doors::Doors;
 use super::fiber::Fiber;
 use super::guest::Env;
+use super::limits::{Meter, Stop, StoreDeadline};
 use super::local::Local;
 use super::policy::Policy;
+use super::room::Room;
 use super::shadow::Shadow;
 use super::shared::Shared;
 use super::signature::Signatures;
 use super::{bridge, preempt};
 use crate::fiber::switch::Suspend;
 use crate::sched::mailbox::Mailbox;
+use crate::sched::timers::Key;
 use crate::sched::{Runnable, Turn, Worker};
 
 /// Fibers resumed in one turn while other strands wait. Makes up for what a turn costs; few enough
@@ -82,8 +85,16 @@ pub struct Strand {
     program: Cell<u64>,
     /// Why there may be no more fibers: the program has ended.
     ended: AtomicBool,
-    /// Fibers that there may be at a time.
+    /// Its deadline has passed.
+    expired: AtomicBool,
+    deadline: Mutex<Option<Key>>,
+    /// What all its fibers use of their time on processors; and how many of it and them are metered.
+    pub meter: Meter,
+    is_metered: AtomicBool,
+    pub metered: AtomicUsize,
+    /// Fibers that there may be at a time, and who waits for there to be fewer.
     max_fibers: AtomicUsize,
+    pub room: Room,
     /// Fibers that lost their turn, and so may be in the middle of anything.
     pub preempted: Cell<usize>,
 }
@@ -126,6 +137,12 @@ impl Strand {
             env: UnsafeCell::default(),
             program: Cell::new(0),
             ended: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+            deadline: Mutex::default(),
+            meter: Meter::default(),
+            is_metered: AtomicBool::new(false),
+            metered: AtomicUsize::new(0),
+            room: Room::default(),
             max_fibers: AtomicUsize::new(usize::MAX),
             preempted: Cell::new(0),
         }
@@ -215,18 +232,56 @@ impl Strand {
         if self.ended.load(Ordering::Relaxed) {
             return Some("the store's program has ended".into());
         }
+        if self.expired.load(Ordering::Relaxed) {
+            return Some("the store's deadline has passed".into());
+        }
         self.policy.poison()
     }
 
     /// Cancels all fibers that live, but for one that is just ending; those that are spawned while it does so may be
     /// missed.
     pub fn cancel_all(&self, ending: Option<&Fiber>) {
+        self.stop_all(Stop::Cancel, ending);
+    }
+
+    fn stop_all(&self, why: Stop, ending: Option<&Fiber>) {
         for fiber in self.shared.live.all(false) {
             let ours = std::ptr::eq(Arc::as_ptr(&fiber.strand), self);
             if ours && !ending.is_some_and(|ending| std::ptr::eq(&*fiber, ending)) {
-                fiber.cancel();
+                fiber.stop(why);
             }
         }
+    }
+
+    /// Ends all fibers, and lets no more come.
+    pub fn stop_for_ever(&self, why: Stop) {
+        // Who lists a fiber looks at this afterwards (`runtime::spawn`).
+        self.expired.store(true, Ordering::SeqCst);
+        self.stop_all(why, None);
+        self.room.close();
+    }
+
+    /// Has its deadline passed?
+    pub fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// Sets when all fibers shall end; `None`: never. A deadline that has passed stays so.
+    pub fn set_deadline(self: &Arc<Strand>, deadline: Option<u64>) {
+        let scheduler = &self.shared.scheduler;
+        let mut key = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = key.take() {
+            scheduler.timers.remove(key);
+        }
+        *key = deadline.map(|deadline| scheduler.time(deadline, Arc::new(StoreDeadline(Arc::downgrade(self)))));
+    }
+
+    /// Sets what all fibers together may use of their time on processors from now on, in nanoseconds.
+    pub fn set_budget(&self, budget: u64) {
+        if !self.is_metered.swap(true, Ordering::Relaxed) {
+            self.metered.fetch_add(1, Ordering::Relaxed);
+        }
+        self.meter.set_budget(self.meter.used().saturating_add(budget));
     }
 
     /// Counts one fiber less, or the handle, and drops the store with the last user. Was it the last fiber?
@@ -235,6 +290,9 @@ impl Strand {
         // AcqRel: what all other users did happened before the drop.
         let left = self.users.fetch_sub(n, Ordering::AcqRel) - n;
         if left == 0 {
+            if let Some(key) = self.deadline.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                self.shared.scheduler.timers.remove(key);
+            }
             self.unload();
             // SAFETY: no fiber and no handle is left, so nobody can reach the store. The guards in its
             // memory go before it does.
@@ -246,6 +304,7 @@ impl Strand {
                 drop((*self.env.get()).take());
             }
         }
+        self.room.made();
         left & (HANDLE - 1) == 0
     }
 
@@ -365,6 +424,8 @@ impl Strand {
         worker.counters().count_switch();
         worker.local().fiber.set(fiber);
         self.running.store((&raw const *fiber).cast_mut(), Ordering::Relaxed);
+        let metered = self.metered.load(Ordering::Relaxed) > 0;
+        let limited = metered && self.begin_metered(fiber);
         // Whatever called `bop_run` may itself have Wasm on its stack.
         let outer = thread.get();
         // SAFETY: the pointer is that of the fiber's stack, which runs next; then that of this one.
@@ -376,6 +437,9 @@ impl Strand {
             thread.set(outer);
             why
         };
+        if metered {
+            self.end_metered(fiber, limited);
+        }
         self.running.store(null_mut(), Ordering::Relaxed);
         worker.local().fiber.set(null());
         why
@@ -409,6 +473,9 @@ impl Strand {
             // As when main returns. Its siblings run on this very thread, so none comes in between.
             self.ended.store(true, Ordering::Relaxed);
             self.cancel_all(Some(&fiber));
+        }
+        if fiber.meter.is_some() {
+            self.metered.fetch_sub(1, Ordering::Relaxed);
         }
         shared.live.vacate();
         // The store goes with its last user, before who has joined that one can look.
@@ -498,7 +565,7 @@ impl Strand {
                         return Turn::Idle;
                     }
                     // With one slice a turn, that was it.
-                    if weight == 1 || this.is_turn_over() {
+                    if weight == 1 || this.is_turn_over() || worker.is_due() {
                         return Turn::Preempted;
                     }
                 }
