@@ -207,7 +207,7 @@ static void exits(bop_runtime_t *runtime) {
   CASE("proc_exit");
   wasm_engine_t *engine = bop_runtime_engine(runtime);
   wasmtime_linker_t *linker = wasmtime_linker_new(engine);
-  OK(wasmtime_linker_define_wasi(linker));
+  OK(bop_linker_define_wasi(linker));
   wasmtime_module_t *module = t_module(
       engine,
       "(module (import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))"

@@ -11,6 +11,7 @@
  *   locks      bop_mutex_*, bop_semaphore_*, bop_wait_group_*   likewise
  *   waiting    bop_wait_fd, bop_close, bop_blocking   descriptors, and calls that block a thread
  *   guests     bop_linker_define  the same for guests: what bop_guest.h declares
+ *   WASI       bop_linker_define_wasi   preview 1, whose calls wait as fibers do
  *   hooks      wasmtime_tls_*, bop_activation_*   for hosts with coroutines of their own
  *
  * Ownership: an object belongs to whoever got it from a function named _new, _clone or spawn, and
@@ -929,6 +930,23 @@ void bop_fiber_detach(bop_fiber_t *fiber);
  * Requires: `linker` is NULL or live.
  */
 wasmtime_error_t *bop_linker_define(wasmtime_linker_t *linker);
+
+/**
+ * Defines WASI preview 1 in a linker, as `wasmtime_linker_define_wasi` does, with the same implementation; but what would
+ * block the thread suspends the fiber: sleeping, `sched_yield`, `poll_oneoff`, files, and input that is not there yet. The
+ * store gets its WASI by `wasmtime_context_set_wasi`, and nothing is granted that is not in there. `proc_exit` ends
+ * the fiber with `BOP_OUTCOME_EXITED`.
+ *
+ * A call that waits keeps the store's WASI: siblings that call it wait for their turn, except to sleep and to yield. What
+ * is written to the process's own standard output, or by a callback of `wasi_config_set_stdout_custom`, is
+ * written on the worker; such a callback must not call what may suspend. Outside of fibers all calls block the thread.
+ *
+ * Returns: NULL, or an error: one of the names is defined already, a NULL.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `linker` is NULL or live.
+ */
+wasmtime_error_t *bop_linker_define_wasi(wasmtime_linker_t *linker);
 
 /**
  * Prepares the calling thread for Wasm: signal stack, trap handling. Wasmtime does it at the first

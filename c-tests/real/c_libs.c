@@ -84,7 +84,7 @@ static bop_store_t *open_store(const library *library, bop_runtime_t *runtime, b
   wasmtime_context_t *context = wasmtime_store_context(store);
   wasmtime_instance_t instance;
   wasm_trap_t *trap = NULL;
-  OK(wasmtime_linker_define_wasi(linker)); /* at -O0, for the seed of the stack protector */
+  OK(bop_linker_define_wasi(linker)); /* at -O0, for the seed of the stack protector */
   OK(wasmtime_context_set_wasi(context, wasi_config_new()));
   OK(wasmtime_linker_instantiate(linker, context, library->module, &instance, &trap));
   CHECK(trap == NULL);

@@ -215,7 +215,7 @@ static library open_library(wasm_engine_t *engine, const wasmtime_module_t *modu
   library.context = wasmtime_store_context(library.store);
   wasmtime_context_set_epoch_deadline(library.context, UINT64_MAX / 2); /* bop_store_new sets it */
   wasmtime_store_limiter(library.store, MEMORY_LIMIT, -1, -1, -1, -1);
-  OK(wasmtime_linker_define_wasi(library.linker));
+  OK(bop_linker_define_wasi(library.linker));
   OK(wasmtime_context_set_wasi(library.context, wasi_config_new()));
   library.instance = instantiate(&library, module);
   CHECK(wasmtime_instance_export_get(library.context, &library.instance, "memory", 6, &memory));

@@ -93,7 +93,7 @@ const char *const REAL_EMPTY = "(module (memory (export \"memory\") 1) (func (ex
 
 static void link_wasi(real_guest *guest) {
   wasmtime_linker_t *linker = wasmtime_linker_new(guest->engine);
-  OK(wasmtime_linker_define_wasi(linker));
+  OK(bop_linker_define_wasi(linker));
   OK(wasmtime_linker_instantiate_pre(linker, guest->module, &guest->pre));
   wasmtime_linker_delete(linker);
 }

@@ -79,7 +79,7 @@ void guest_load(struct guest *guest, wasm_engine_t *engine, const char *kind, co
   *guest = (struct guest){0};
   module_load(guest, engine, kind, name, inputs, out);
   wasmtime_linker_t *linker = wasmtime_linker_new(engine);
-  wasmtime_error_t *error = wasmtime_linker_define_wasi(linker);
+  wasmtime_error_t *error = bop_linker_define_wasi(linker);
   if (error == NULL)
     error = wasmtime_linker_instantiate_pre(linker, guest->module, &guest->pre);
   if (error != NULL)

@@ -67,7 +67,7 @@ static void guest_start(struct guest *guest, bop_runtime_t *runtime,
                         const wasmtime_module_t *module) {
   wasm_engine_t *engine = bop_runtime_engine(runtime);
   wasmtime_linker_t *linker = wasmtime_linker_new(engine);
-  ok(wasmtime_linker_define_wasi(linker));
+  ok(bop_linker_define_wasi(linker));
   ok(bop_linker_define(linker)); /* what bop_guest.h declares */
 
   ok(bop_store_new(runtime, wasmtime_store_new(engine, NULL, NULL), &guest->store));

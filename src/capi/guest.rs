@@ -3,7 +3,7 @@
 use wasmtime_c_api::{wasmtime_error_t, wasmtime_linker_t};
 
 use super::{fallible, get_mut};
-use crate::runtime::guest;
+use crate::runtime::{guest, wasi};
 use crate::wasm::bridge;
 
 /// Defines the module `bop` in a linker: what `bop_guest.h` declares, with which a guest spawns fibers of
@@ -26,5 +26,32 @@ pub unsafe extern "C" fn bop_linker_define(linker: *mut wasmtime_linker_t) -> *m
         // SAFETY: per contract.
         let linker = bridge::linker(unsafe { get_mut(linker, "linker")? });
         guest::define(linker).map_err(|e| format!("{e:#}"))
+    })
+}
+
+/// Defines WASI preview 1 in a linker, as `wasmtime_linker_define_wasi` does, with the same implementation; but what would
+/// block the thread suspends the fiber: sleeping, `sched_yield`, `poll_oneoff`, files, and input that is not there yet. The
+/// store gets its WASI by `wasmtime_context_set_wasi`, and nothing is granted that is not in there. `proc_exit` ends
+/// the fiber with `BOP_OUTCOME_EXITED`.
+///
+/// A call that waits keeps the store's WASI: siblings that call it wait for their turn, except to sleep and to yield. What
+/// is written to the process's own standard output, or by a callback of `wasi_config_set_stdout_custom`, is
+/// written on the worker; such a callback must not call what may suspend. Outside of fibers all calls block the thread.
+///
+/// Returns: NULL, or an error: one of the names is defined already, a NULL.
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `linker` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_linker_define_wasi(
+    linker: *mut wasmtime_linker_t,
+) -> *mut wasmtime_error_t {
+    fallible(|| {
+        // SAFETY: per contract.
+        let linker = bridge::linker(unsafe { get_mut(linker, "linker")? });
+        wasi::define(linker).map_err(|e| format!("{e:#}"))
     })
 }

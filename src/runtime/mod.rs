@@ -8,6 +8,7 @@ pub mod share;
 pub mod spawn;
 pub mod sync;
 pub mod wait;
+pub mod wasi;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};

@@ -5,6 +5,11 @@ pub fn now() -> u64 {
     read(libc::CLOCK_MONOTONIC).unwrap_or(0)
 }
 
+/// `CLOCK_REALTIME`.
+pub fn wall() -> u64 {
+    read(libc::CLOCK_REALTIME).unwrap_or(0)
+}
+
 /// The clock that counts the CPU time of the calling thread. Other threads may [`read`] it for as
 /// long as this one lives.
 pub fn this_thread_cpu() -> Option<libc::clockid_t> {

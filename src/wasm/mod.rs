@@ -21,3 +21,4 @@ pub mod shadow;
 pub mod shared;
 pub mod signature;
 pub mod strand;
+pub mod wasi_ctx;

@@ -18,6 +18,7 @@ use wasmtime_c_api::WasmtimeStoreData;
 use super::sync::channel::Channel;
 use super::sync::queue::Queue;
 use super::wait::Status;
+use super::wasi::Turns;
 use crate::wasm::bridge;
 use crate::wasm::fiber::{Fiber, current};
 use crate::wasm::shadow::expose::{MEMORY, OUR_MEMORY, TABLE};
@@ -87,7 +88,7 @@ impl Hasher for Spread {
 
 /// What the guests of a store hold.
 #[derive(Default)]
-struct Held {
+pub(super) struct Held {
     /// Fibers to be joined, by their number.
     fibers: Numbered<fibers::Child>,
     channels: Numbered<Arc<Channel>>,
@@ -98,6 +99,8 @@ struct Held {
     words: HashMap<words::Word, Queue>,
     /// The instances, by their numbers, that are shared or keep no stack in their memory.
     ready: HashSet<u64, BuildHasherDefault<Spread>>,
+    /// Whose turn it is to use the store's WASI.
+    pub(super) wasi: Turns,
     /// The instance that called last, and what it exports: looking exports up by name takes time.
     caller: Option<(u32, Exports)>,
 }
@@ -109,7 +112,7 @@ impl Held {
 }
 
 /// Uses what the guests of a strand hold. Not across a suspension.
-fn held<T>(strand: &Strand, use_it: impl FnOnce(&mut Held) -> T) -> T {
+pub(super) fn held<T>(strand: &Strand, use_it: impl FnOnce(&mut Held) -> T) -> T {
     // SAFETY: whoever calls is the running fiber, which owns the strand; the borrow ends here.
     let slot = unsafe { &mut *strand.guest.get() };
     let held = slot.get_or_insert_with(|| Box::new(Held::default()));
