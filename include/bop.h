@@ -1646,6 +1646,21 @@ void bop_spawn_options_memory(bop_spawn_options_t *options,
                               uint64_t table_elements);
 
 /**
+ * The host's descriptors that the WASI guest of a fresh store has for standard input, output and errors; -1 leaves it to
+ * the store's WASI. Reads and writes of pipes, sockets and terminals then suspend the fiber until they can go on. It
+ * needs `bop_linker_define_wasi`, and is for `bop_spawn_instance` only; for other stores see `bop_store_stdio`.
+ *
+ * Ownership: the descriptors stay the caller's, who closes them with `bop_close`, after the fiber's end.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `options` is NULL or live.
+ */
+void bop_spawn_options_stdio(bop_spawn_options_t *options,
+                             int input,
+                             int output,
+                             int errors);
+
+/**
  * Spawns a fiber that calls `func` in a store, beside any others of that store. `args` must fit the
  * function's type.
  *
@@ -1816,6 +1831,21 @@ wasmtime_error_t *bop_store_weight(bop_store_t *store,
  */
 wasmtime_error_t *bop_store_max_fibers(bop_store_t *store,
                                        size_t fibers);
+
+/**
+ * The host's descriptors that the WASI guests of a store have for standard input, output and errors; -1 leaves it to
+ * the store's WASI. See `bop_spawn_options_stdio`.
+ *
+ * Returns: `BOP_OK`, `BOP_INVALID`.
+ * Ownership: the descriptors stay the caller's, who closes them with `bop_close`, when no guest uses them any more.
+ * Context: any thread or fiber.
+ * Switches: never.
+ * Requires: `store` is NULL or live.
+ */
+bop_status_t bop_store_stdio(bop_store_t *store,
+                             int input,
+                             int output,
+                             int errors);
 
 /**
  * When all fibers of the store shall end (see `bop_now`); 0 for never. They are then stopped as `bop_spawn_options_deadline`

@@ -1,6 +1,6 @@
 //! Spawning fibers.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
 use wasmtime::Func;
@@ -190,6 +190,28 @@ pub unsafe extern "C" fn bop_spawn_options_memory(
             options.table = limit(table_elements);
         });
     }
+}
+
+/// The host's descriptors that the WASI guest of a fresh store has for standard input, output and errors; -1 leaves it to
+/// the store's WASI. Reads and writes of pipes, sockets and terminals then suspend the fiber until they can go on. It
+/// needs `bop_linker_define_wasi`, and is for `bop_spawn_instance` only; for other stores see `bop_store_stdio`.
+///
+/// Ownership: the descriptors stay the caller's, who closes them with `bop_close`, after the fiber's end.
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `options` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_spawn_options_stdio(
+    options: *mut bop_spawn_options_t,
+    input: c_int,
+    output: c_int,
+    errors: c_int,
+) {
+    // SAFETY: per contract.
+    unsafe { set(options, |options| options.stdio = [input, output, errors]) };
 }
 
 /// Sets what C wants to be set.

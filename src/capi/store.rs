@@ -154,6 +154,32 @@ pub unsafe extern "C" fn bop_store_max_fibers(
     })
 }
 
+/// The host's descriptors that the WASI guests of a store have for standard input, output and errors; -1 leaves it to
+/// the store's WASI. See `bop_spawn_options_stdio`.
+///
+/// Returns: `BOP_OK`, `BOP_INVALID`.
+/// Ownership: the descriptors stay the caller's, who closes them with `bop_close`, when no guest uses them any more.
+/// Context: any thread or fiber.
+/// Switches: never.
+///
+/// # Safety
+///
+/// `store` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bop_store_stdio(
+    store: *mut bop_store_t,
+    input: std::ffi::c_int,
+    output: std::ffi::c_int,
+    errors: std::ffi::c_int,
+) -> bop_status_t {
+    call(bop_status_t::BOP_INVALID, || {
+        // SAFETY: per contract.
+        let Some(store) = (unsafe { store.as_ref() }) else { return bop_status_t::BOP_INVALID };
+        store.0.set_stdio([input, output, errors]);
+        bop_status_t::BOP_OK
+    })
+}
+
 /// When all fibers of the store shall end (see `bop_now`); 0 for never. They are then stopped as `bop_spawn_options_deadline`
 /// says, and later spawns are refused. A deadline that has passed can't be taken back.
 ///

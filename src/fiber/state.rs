@@ -25,7 +25,7 @@
 //! and it is the only one that may (invariant **one waker**). A `WAKE` that does so is thereby delivered, and
 //! leaves no bit.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::sys::sync::atomic::{AtomicU32, Ordering};
 
 const STATE: u32 = 0b11;
 const ACTIVE: u32 = 0;

@@ -4,6 +4,8 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use smallvec::SmallVec;
+
 use super::on_worker;
 use super::wait::{Status, Waiter};
 use crate::sched::poller::{READABLE, Ready, Refused, WRITABLE};
@@ -38,6 +40,9 @@ impl Ready for Wait {
     }
 }
 
+/// A descriptor and what it is waited for; then, what it is ready for.
+pub type Wanted = (RawFd, u32);
+
 /// Waits until `fd` is ready for one of `events`; also says for which.
 pub fn wait_fd(fd: RawFd, events: u32, deadline: Option<u64>) -> (Status, u32) {
     if events == 0 || events & !(READABLE | WRITABLE) != 0 {
@@ -46,32 +51,49 @@ pub fn wait_fd(fd: RawFd, events: u32, deadline: Option<u64>) -> (Status, u32) {
     if Waiter::cancelled() {
         return (Status::Cancelled, 0);
     }
-    let Some(fiber) = current() else {
+    if current().is_none() {
         return if on_worker() { (Status::NotAllowed, 0) } else { poll(fd, events, deadline) };
-    };
+    }
     if deadline.is_some_and(|deadline| clock::now() >= deadline) {
         return poll(fd, events, Some(0));
     }
-    let waiter = match Waiter::here(deadline) {
-        Ok(waiter) => waiter,
-        Err(status) => return (status, 0),
+    let mut wanted = [(fd, events)];
+    (wait_any(&mut wanted, deadline), wanted[0].1)
+}
+
+/// Lets the calling fiber wait until one of these is ready: `Status::Ok` if any is.
+pub fn wait_any(wanted: &mut [Wanted], deadline: Option<u64>) -> Status {
+    let (waiter, fiber) = match (Waiter::here(deadline), current()) {
+        (Ok(waiter), Some(fiber)) => (waiter, fiber),
+        (Err(status), _) => return status,
+        (_, None) => return Status::NotFiber,
     };
     let scheduler = &fiber.shared().scheduler;
-    let wait = Arc::new(Wait { events: AtomicU32::new(0), waker: waiter.waker() });
-    let key = match scheduler.wait_fd(fd, events, Arc::clone(&wait) as Arc<dyn Ready>) {
-        Ok(key) => key,
-        Err(Refused::BadDescriptor) => return (Status::Failed, 0),
-        Err(Refused::Limit) => return (Status::Limit, 0),
-    };
-    let told = || wait.events.load(Ordering::Acquire);
-    let status = waiter.wait(deadline, || told() != 0);
-    if status != Status::Ok {
-        scheduler.wait_fd_no_more(fd, key);
-        return (status, 0);
+    let mut waits = SmallVec::<[(Arc<Wait>, u64); 1]>::new();
+    let mut status = Status::Ok;
+    for &(fd, events) in &*wanted {
+        let wait = Arc::new(Wait { events: AtomicU32::new(0), waker: waiter.waker() });
+        match scheduler.wait_fd(fd, events, Arc::clone(&wait) as Arc<dyn Ready>) {
+            Ok(key) => waits.push((wait, key)),
+            Err(Refused::BadDescriptor) => status = Status::Failed,
+            Err(Refused::Limit) => status = Status::Limit,
+        }
     }
-    match told() {
-        CLOSED => (Status::Closed, 0),
-        events => (Status::Ok, events),
+    let told = |wait: &Wait| wait.events.load(Ordering::Acquire);
+    if status == Status::Ok {
+        status = waiter.wait(deadline, || waits.iter().any(|(wait, _)| told(wait) != 0));
+    }
+    let mut closed = true;
+    for ((fd, events), (wait, key)) in wanted.iter_mut().zip(&waits) {
+        *events = told(wait);
+        if *events == 0 {
+            scheduler.wait_fd_no_more(*fd, *key);
+        }
+        closed &= *events == CLOSED;
+    }
+    match status {
+        Status::Ok if closed => Status::Closed,
+        status => status,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::wasm::strand::Strand;
 use crate::wasm::bridge;
 
 /// Options of a spawn.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     pub name: String,
     /// `None`: the runtime's.
@@ -35,8 +35,27 @@ pub struct Options {
     /// Bytes that each memory of a fresh store may have, and elements of each table.
     pub memory: Option<u64>,
     pub table: Option<u64>,
+    /// The host's descriptors for standard input, output and errors of a guest in a fresh store; -1 for none.
+    pub stdio: [i32; 3],
     /// A guest spawns it.
     pub of_guest: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            name: String::new(),
+            stack_size: None,
+            shadow_stack: None,
+            deadline: None,
+            budget: None,
+            patience: None,
+            memory: None,
+            table: None,
+            stdio: [-1; 3],
+            of_guest: false,
+        }
+    }
 }
 
 /// What C calls a `bop_host_fn_t`.
@@ -295,6 +314,8 @@ impl Runtime {
             memory: options.memory,
             table: options.table,
         };
-        start(&Strand::single(Arc::clone(&self.shared)), guest::instance(plan), options)
+        let strand = Strand::single(Arc::clone(&self.shared));
+        strand.set_stdio(options.stdio);
+        start(&strand, guest::instance(plan), options)
     }
 }

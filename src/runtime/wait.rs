@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ptr::null;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::fiber::state::{Interest, Signal};
 use crate::fiber::switch::Suspend;
@@ -97,7 +98,10 @@ impl<'a> Timer<'a> {
 
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
+        // If it has fired it is gone, and needs no lock. Numbers are never used again.
+        if let Some(key) = self.key
+            && self.fiber.fired.load(Ordering::Relaxed) != key.1
+        {
             self.fiber.shared().scheduler.timers.remove(key);
         }
     }

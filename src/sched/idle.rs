@@ -1,10 +1,9 @@
 //! Who sleeps, who searches, and waking one.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use super::poller::{Events, Poller};
 use crate::sys::futex;
+use crate::sys::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the word of a worker says.
 const ASLEEP: u32 = 0;
@@ -130,7 +129,7 @@ impl Idle {
             self.counts.fetch_add(SLEEPING.wrapping_sub(SEARCHING), Ordering::SeqCst);
         }
         // Partner: the fence of whoever makes work visible.
-        std::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if last_look() && self.stay_awake(worker) {
             return Events::default();
         }

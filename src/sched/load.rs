@@ -4,7 +4,7 @@
 //! is what means something. A fiber may become active on one worker and inactive on another, so a
 //! single worker's `active` may be negative.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use crate::sys::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// A worker's counts. Written by the thread that is the worker, read by anybody.
 #[derive(Debug, Default)]

@@ -17,7 +17,8 @@
 
 use std::cell::Cell;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use crate::sys::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// An item that a mailbox can hold.
 ///

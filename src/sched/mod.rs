@@ -70,12 +70,13 @@ mod worker;
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crossbeam_deque::{Injector, Stealer};
 
 use crate::sys::barrier;
+use crate::sys::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sys::sync::{Mutex, PoisonError};
 
 use idle::Idle;
 use load::Load;

@@ -13,12 +13,14 @@ use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 use smallvec::SmallVec;
+
+use crate::sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 128;
@@ -77,7 +79,7 @@ struct Watches {
 }
 
 /// All pollers: who closes a descriptor may be nobody's fiber.
-static ALL: Mutex<Vec<Weak<Poller>>> = Mutex::new(Vec::new());
+static ALL: std::sync::Mutex<Vec<Weak<Poller>>> = std::sync::Mutex::new(Vec::new());
 
 /// Events that were taken from the kernel.
 #[derive(Default)]

@@ -1,9 +1,8 @@
 //! The thread that ticks while somebody waits for a turn, and fires timers.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-
 use super::{Runnable, Scheduler};
-use crate::sys::{barrier, clock, futex};
+use crate::sys::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sys::{barrier, clock, futex, sync};
 
 /// The ticker waits for its next tick or timer.
 const WAITS: u32 = 0;
@@ -17,7 +16,7 @@ const KICKED: u32 = 2;
 const LOOK: u64 = 1_000_000;
 /// Looks without demand before the ticker sleeps. Waking it costs a system call, so it must not
 /// fall asleep between two moments of demand of a busy program.
-const LINGER: u32 = 64;
+const LINGER: usize = sync::capacity(64, 1);
 /// How long nothing must have happened before idle memory is given back.
 const TRIM_AFTER: u64 = 1_000_000_000;
 

@@ -1,15 +1,17 @@
 //! Deadlines of things that wait.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
+use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
+
 /// What a timer tells when it is due.
 pub trait Expire: Send + Sync {
-    /// The deadline has passed. Called by the ticker thread, with no lock held.
-    fn expire(&self);
+    /// The deadline has passed. Called by the ticker thread, with no lock held, when the timer is gone.
+    fn expire(&self, timer: Key);
 }
 
 /// Timers that are taken out under one lock.
@@ -79,11 +81,11 @@ impl Timers {
                 while due.len() < AT_A_TIME
                     && let Some(first) = queue.entries.first_entry().filter(|first| first.key().0 <= now)
                 {
-                    due.push(first.remove());
+                    due.push(first.remove_entry());
                 }
                 self.note_earliest(&queue);
             }
-            due.iter().for_each(|what| what.expire());
+            due.iter().for_each(|(key, what)| what.expire(*key));
         }
     }
 }
@@ -94,7 +96,7 @@ mod tests {
 
     struct Log(u64, Arc<Mutex<Vec<u64>>>);
     impl Expire for Log {
-        fn expire(&self) {
+        fn expire(&self, _: Key) {
             self.1.lock().unwrap().push(self.0);
         }
     }

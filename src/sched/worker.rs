@@ -4,12 +4,12 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::null_mut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crossbeam_deque::{Steal, Worker as Deque};
 
 use super::{Counters, Runnable, Scheduler, Turn};
-use crate::sys::{clock, tls};
+use crate::sys::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sys::{clock, sync, tls};
 
 /// How often the injector comes first. Prime, so that it falls in step with nothing.
 const INJECTOR_FIRST: u32 = 61;
@@ -18,7 +18,7 @@ pub(super) const POLL_EVERY: u32 = 16 * INJECTOR_FIRST;
 /// How often in a row the strand just woken may go before the others.
 const NEXT_IN_A_ROW: u32 = 16;
 /// Rounds of looking at every other worker before sleeping.
-const SEARCH_ROUNDS: u32 = 3;
+const SEARCH_ROUNDS: usize = sync::capacity(3, 1);
 
 /// The private half of a worker. It lives on the stack of its thread for as long as that thread
 /// is a worker; fibers on this thread reach it through `sys::tls`, and must ask again after every

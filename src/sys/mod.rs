@@ -6,5 +6,7 @@ pub mod clock;
 pub mod fault;
 pub mod futex;
 pub mod memory;
+pub mod pipe;
+pub mod sync;
 pub mod tls;
 pub mod tripwire;

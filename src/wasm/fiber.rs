@@ -74,6 +74,8 @@ pub struct Fiber {
     stopped: AtomicU8,
     /// When it shall end at the latest. Set by its maker, and taken by its owner at its end.
     pub deadline: Cell<Option<Key>>,
+    /// The number of the timer that has fired last, of those that wake it.
+    pub fired: AtomicU64,
     /// What it uses of its time on a processor, if that is metered.
     pub meter: Option<Box<Meter>>,
     /// It has been told that it is cancelled: by a trap, or by the result of a blocking call.
@@ -147,6 +149,7 @@ impl Fiber {
             resumed_at: Cell::new(0),
             stopped: AtomicU8::new(0),
             deadline: Cell::new(None),
+            fired: AtomicU64::new(0),
             meter,
             told: Cell::new(false),
             activation: Cell::new(0),
@@ -427,7 +430,9 @@ impl Wake for Fiber {
 }
 
 impl Expire for Fiber {
-    fn expire(&self) {
+    fn expire(&self, timer: Key) {
+        // A hint: whoever does not see it yet finds no timer.
+        self.fired.store(timer.1, Ordering::Relaxed);
         self.signal(Signal::Wake);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use super::fiber::Fiber;
 use super::strand::Strand;
-use crate::sched::timers::Expire;
+use crate::sched::timers::{Expire, Key};
 use crate::sys::clock;
 
 /// Why a fiber is to end before its time. The first reason counts.
@@ -168,7 +168,7 @@ impl Strand {
 pub struct FiberDeadline(pub Weak<Fiber>);
 
 impl Expire for FiberDeadline {
-    fn expire(&self) {
+    fn expire(&self, _: Key) {
         self.0.upgrade().inspect(|fiber| _ = fiber.stop(Stop::Deadline));
     }
 }
@@ -177,7 +177,7 @@ impl Expire for FiberDeadline {
 pub struct StoreDeadline(pub Weak<Strand>);
 
 impl Expire for StoreDeadline {
-    fn expire(&self) {
+    fn expire(&self, _: Key) {
         self.0.upgrade().inspect(|strand: &Arc<Strand>| strand.stop_for_ever(Stop::Deadline));
     }
 }

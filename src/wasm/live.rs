@@ -5,20 +5,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fiber::Fiber;
 use super::room::Room;
 use super::strand::Strand;
 use crate::sched::Worker;
+use crate::sys::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sys::sync::{self, Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::sys::{barrier, clock};
 
 /// Places made at a time.
-const CHUNK: usize = 512;
+const CHUNK: usize = sync::capacity(512, 2);
 /// Places that a worker takes at a time, and gives back when it has twice as many.
-const AT_HAND: usize = 64;
+const AT_HAND: usize = sync::capacity(64, 1);
 
 /// All live fibers of a runtime.
 pub struct Live {

@@ -1,11 +1,12 @@
 //! Those who wait for room: for one more fiber in a runtime, or in a store, that has as many as it may.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::end::Wake;
 use crate::sys::barrier;
+use crate::sys::sync::atomic::{AtomicUsize, Ordering};
+use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A queue of those who wait, the longest first. Room is not handed over: who is woken tries again.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{NonNull, null, null_mut};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use wasmtime::Store;
 use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t};
@@ -77,6 +77,8 @@ pub struct Strand {
     pub shadow_limit: AtomicU64,
     /// What the runtime keeps for the guests of this store. The owner's.
     pub guest: UnsafeCell<Option<Box<dyn Any + Send>>>,
+    /// The host's descriptors that its guests have for standard input, output and errors; -1 for none.
+    pub stdio: [AtomicI32; 3],
     /// Guards in guests' memories that had been opened, in the whole process, when it last looked.
     pub opened: Cell<u64>,
     /// What the set-up of the store was given; dropped after the store.
@@ -133,6 +135,7 @@ impl Strand {
             shadows: UnsafeCell::default(),
             shadow_limit: AtomicU64::new(u64::MAX),
             guest: UnsafeCell::default(),
+            stdio: [const { AtomicI32::new(-1) }; 3],
             opened: Cell::new(0),
             env: UnsafeCell::default(),
             program: Cell::new(0),
@@ -259,6 +262,11 @@ impl Strand {
         self.expired.store(true, Ordering::SeqCst);
         self.stop_all(why, None);
         self.room.close();
+    }
+
+    /// Sets the host's descriptors for standard input, output and errors of its guests; -1 for none.
+    pub fn set_stdio(&self, stdio: [i32; 3]) {
+        self.stdio.iter().zip(stdio).for_each(|(place, fd)| place.store(fd, Ordering::Relaxed));
     }
 
     /// Has its deadline passed?

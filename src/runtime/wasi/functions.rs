@@ -5,7 +5,7 @@ use wasmtime_c_api::WasmtimeStoreData;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as p1, WasiSnapshotPreview1};
 
-use super::{Call, Entry, Place, clocks, wait::wait};
+use super::{Call, Entry, Place, poll, stdio, wait::wait};
 
 const MODULE: &str = "wasi_snapshot_preview1";
 
@@ -27,12 +27,15 @@ macro_rules! functions {
     };
     (@later $linker:ident $name:ident($($arg:ident: $type:ty),*)) => {
         $linker.func_wrap(MODULE, stringify!($name), |mut caller: Call<'_>, $($arg: $type),*| -> Result<i32> {
-            let mut entry = Entry::new(&mut caller)?;
-            let mut memory = entry.memory.memory();
-            let call = p1::$name(entry.wasi(), &mut memory, $($arg),*);
-            wait(&mut caller, entry.memory, call)?
+            functions!(@call caller $name($($arg),*))
         })?;
     };
+    (@call $caller:ident $name:ident($($arg:expr),*)) => {{
+        let mut entry = Entry::new(&mut $caller)?;
+        let mut memory = entry.memory.memory();
+        let call = p1::$name(entry.wasi(), &mut memory, $($arg),*);
+        wait(&mut $caller, entry.memory, call)?
+    }};
 }
 
 /// Defines all of WASI preview 1.
@@ -48,7 +51,6 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
         now proc_raise(a: i32);
         later fd_advise(a: i32, b: i64, c: i64, d: i32);
         now fd_allocate(a: i32, b: i64, c: i64);
-        later fd_close(a: i32);
         later fd_datasync(a: i32);
         later fd_fdstat_get(a: i32, b: i32);
         now fd_fdstat_set_flags(a: i32, b: i32);
@@ -60,13 +62,10 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
         now fd_prestat_get(a: i32, b: i32);
         now fd_prestat_dir_name(a: i32, b: i32, c: i32);
         later fd_pwrite(a: i32, b: i32, c: i32, d: i64, e: i32);
-        later fd_read(a: i32, b: i32, c: i32, d: i32);
         later fd_readdir(a: i32, b: i32, c: i32, d: i64, e: i32);
-        later fd_renumber(a: i32, b: i32);
         later fd_seek(a: i32, b: i64, c: i32, d: i32);
         later fd_sync(a: i32);
         now fd_tell(a: i32, b: i32);
-        later fd_write(a: i32, b: i32, c: i32, d: i32);
         later path_create_directory(a: i32, b: i32, c: i32);
         later path_filestat_get(a: i32, b: i32, c: i32, d: i32, e: i32);
         later path_filestat_set_times(a: i32, b: i32, c: i32, d: i32, e: i64, f: i64, g: i32);
@@ -82,20 +81,41 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
         now sock_send(a: i32, b: i32, c: i32, d: i32, e: i32);
         now sock_shutdown(a: i32, b: i32);
     }
-    linker.func_wrap(MODULE, "sched_yield", |_: Call<'_>| clocks::sched_yield())?;
+    linker.func_wrap(MODULE, "fd_read", |mut caller: Call<'_>, fd: i32, a: i32, b: i32, c: i32| -> Result<i32> {
+        match stdio::behind(&mut caller, fd) {
+            Some(from) => stdio::read(Place::of(&mut caller)?, from, (a, b), c),
+            None => functions!(@call caller fd_read(fd, a, b, c)),
+        }
+    })?;
+    linker.func_wrap(MODULE, "fd_write", |mut caller: Call<'_>, fd: i32, a: i32, b: i32, c: i32| -> Result<i32> {
+        match stdio::behind(&mut caller, fd) {
+            Some(to) => stdio::write(Place::of(&mut caller)?, to, (a, b), c),
+            None => functions!(@call caller fd_write(fd, a, b, c)),
+        }
+    })?;
+    linker.func_wrap(MODULE, "fd_close", |mut caller: Call<'_>, fd: i32| -> Result<i32> {
+        let closed = functions!(@call caller fd_close(fd));
+        stdio::forget(&mut caller, fd);
+        closed
+    })?;
+    linker.func_wrap(MODULE, "fd_renumber", |mut caller: Call<'_>, from: i32, to: i32| -> Result<i32> {
+        let moved = functions!(@call caller fd_renumber(from, to));
+        stdio::forget(&mut caller, from);
+        stdio::forget(&mut caller, to);
+        moved
+    })?;
+    linker.func_wrap(MODULE, "sched_yield", |_: Call<'_>| poll::sched_yield())?;
     linker.func_wrap(MODULE, "proc_exit", |mut caller: Call<'_>, code: i32| -> Result<()> {
         let mut entry = Entry::new(&mut caller)?;
         p1::proc_exit(entry.wasi(), &mut entry.memory.memory(), code)
     })?;
-    let poll = |mut caller: Call<'_>, subscriptions: i32, events: i32, n: i32, count: i32| -> Result<i32> {
-        if let Some(errno) = clocks::sleep(Place::of(&mut caller)?, subscriptions, events, n, count)? {
+    let poll_oneoff = |mut caller: Call<'_>, subscriptions: i32, events: i32, n: i32, count: i32| -> Result<i32> {
+        let place = Place::of(&mut caller)?;
+        if let Some(errno) = poll::poll(&mut caller, place, subscriptions, events, n, count)? {
             return Ok(errno);
         }
-        let mut entry = Entry::new(&mut caller)?;
-        let mut memory = entry.memory.memory();
-        let call = p1::poll_oneoff(entry.wasi(), &mut memory, subscriptions, events, n, count);
-        wait(&mut caller, entry.memory, call)?
+        functions!(@call caller poll_oneoff(subscriptions, events, n, count))
     };
-    linker.func_wrap(MODULE, "poll_oneoff", poll)?;
+    linker.func_wrap(MODULE, "poll_oneoff", poll_oneoff)?;
     Ok(())
 }

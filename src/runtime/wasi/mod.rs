@@ -5,14 +5,16 @@
 //!
 //! **Turns.** A future that waits holds the store's WASI. Nobody else of the store may touch that meanwhile, so
 //! siblings that call WASI then wait (invariant **one at a time**). Sleeping, yielding and waiting for the clock touch none
-//! of it (`clocks`).
+//! of it (`poll`); nor do reads and writes of descriptors that the host
+//! has put in for standard input and output (`stdio`).
 //!
 //! **Memory.** A future that waits also holds the guest's memory, which siblings and the host may change, as with memory
 //! that threads share; it is told so (`GuestMemory::Shared`), and copies what it uses. Should the memory have been moved
 //! meanwhile, which no usual configuration does, the call traps.
 
-mod clocks;
 mod functions;
+mod poll;
+mod stdio;
 mod wait;
 
 use std::cell::UnsafeCell;
