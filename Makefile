@@ -42,7 +42,7 @@ PIP := build/tools/have-pip
 endif
 FETCH := build/tools/bin/python-with-pip tools/fetch.py
 
-.PHONY: all build configure install run inputs test test-asan test-real lint bench header \
+.PHONY: all build configure install run inputs test test-asan test-real soak lint bench header \
   clean distclean help
 
 all: build ## the release library (the default)
@@ -104,6 +104,10 @@ test-real: build/release/configured | $(PIP) ## the real programs, with 94 MB of
 	@mkdir -p $(LOGS); ctest=0; \
 	$(call ctest,build/release,-L real) | tee $(LOGS)/real.log || ctest=$$?; \
 	$(PYTHON) tools/test-summary.py ctest $$ctest $(LOGS)/real.log
+
+soak: build/release/configured ## five minutes of everything at once: nothing may be left behind
+	@$(CMAKE_BUILD) build/release --target test-soak --parallel $(JOBS)
+	@BOP_SOAK=$${BOP_SOAK:-300} build/release/c-tests/bin/soak
 
 lint: | $(TOOLS) ## what clippy finds is an error
 	@'$(CARGO)' clippy --release --all-targets $(CARGO_FLAGS) -- -D warnings
