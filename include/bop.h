@@ -970,7 +970,8 @@ void *wasmtime_tls_get(void);
 
 /**
  * Sets the pointer that `wasmtime_tls_get` returns: with the value that it had when the stack that
- * runs next was left. This is enough if no two coroutines share a store.
+ * runs next was left. This is enough if no two coroutines share a store, and each stack has room for what Wasm may use on
+ * it, `wasmtime_config_max_wasm_stack_set`, and for host functions: Wasm does not know where the stack ends.
  *
  * Context: any thread, outside fibers.
  * Switches: never.
@@ -995,13 +996,13 @@ wasmtime_error_t *bop_activation_init(bop_activation_t *activation,
                                       size_t host_stack);
 
 /**
- * Call this right before switching to a coroutine that uses the store: puts the coroutine's
- * activation in place of the thread's and the store's. A store with a heap of garbage-collected objects
+ * Call this right before switching to a coroutine that uses the store, or, where the switch is somebody else's, in the
+ * coroutine right after it: puts the coroutine's activation in place of the thread's and the store's. A store with a heap of garbage-collected objects
  * may have one coroutine only: a collection does not see what a suspended one refers to.
  *
  * Returns: NULL, or an error: a NULL, the activation is in place already, a build of Wasmtime that BOP does
  * not know.
- * Context: the thread that is about to resume the coroutine; nobody else uses the store.
+ * Context: the thread that runs the coroutine; nobody else uses the store.
  * Switches: never.
  * Requires: `context` is NULL or live; `activation` is NULL or was initialised, and is this coroutine's.
  */
@@ -1009,12 +1010,12 @@ wasmtime_error_t *bop_activation_restore(wasmtime_context_t *context,
                                          bop_activation_t *activation);
 
 /**
- * Call this right after a coroutine has switched back: keeps its activation, and puts that of the
- * thread and the store back. On the thread that called `bop_activation_restore`.
+ * Call this right after a coroutine has switched back, or in the coroutine right before it does: keeps its activation,
+ * and puts that of the thread and the store back. On the thread that called `bop_activation_restore`.
  *
  * Returns: NULL, or an error: a NULL, no `bop_activation_restore` before, a build of Wasmtime that BOP does
  * not know.
- * Context: the thread that has resumed the coroutine.
+ * Context: the thread that runs the coroutine.
  * Switches: never.
  * Requires: As for `bop_activation_restore`.
  */

@@ -70,7 +70,8 @@ pub extern "C" fn wasmtime_tls_get() -> *mut c_void {
 }
 
 /// Sets the pointer that `wasmtime_tls_get` returns: with the value that it had when the stack that
-/// runs next was left. This is enough if no two coroutines share a store.
+/// runs next was left. This is enough if no two coroutines share a store, and each stack has room for what Wasm may use on
+/// it, `wasmtime_config_max_wasm_stack_set`, and for host functions: Wasm does not know where the stack ends.
 ///
 /// Context: any thread, outside fibers.
 /// Switches: never.
@@ -151,13 +152,13 @@ unsafe fn parts<'a>(
     Ok((ThreadWord::here(), StoreWords::of_context(context), activation))
 }
 
-/// Call this right before switching to a coroutine that uses the store: puts the coroutine's
-/// activation in place of the thread's and the store's. A store with a heap of garbage-collected objects
+/// Call this right before switching to a coroutine that uses the store, or, where the switch is somebody else's, in the
+/// coroutine right after it: puts the coroutine's activation in place of the thread's and the store's. A store with a heap of garbage-collected objects
 /// may have one coroutine only: a collection does not see what a suspended one refers to.
 ///
 /// Returns: NULL, or an error: a NULL, the activation is in place already, a build of Wasmtime that BOP does
 /// not know.
-/// Context: the thread that is about to resume the coroutine; nobody else uses the store.
+/// Context: the thread that runs the coroutine; nobody else uses the store.
 /// Switches: never.
 ///
 /// # Safety
@@ -186,12 +187,12 @@ pub unsafe extern "C" fn bop_activation_restore(
     })
 }
 
-/// Call this right after a coroutine has switched back: keeps its activation, and puts that of the
-/// thread and the store back. On the thread that called `bop_activation_restore`.
+/// Call this right after a coroutine has switched back, or in the coroutine right before it does: keeps its activation,
+/// and puts that of the thread and the store back. On the thread that called `bop_activation_restore`.
 ///
 /// Returns: NULL, or an error: a NULL, no `bop_activation_restore` before, a build of Wasmtime that BOP does
 /// not know.
-/// Context: the thread that has resumed the coroutine.
+/// Context: the thread that runs the coroutine.
 /// Switches: never.
 ///
 /// # Safety

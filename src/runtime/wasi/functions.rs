@@ -34,7 +34,7 @@ macro_rules! functions {
         let mut entry = Entry::new(&mut $caller)?;
         let mut memory = entry.memory.memory();
         let call = p1::$name(entry.wasi(), &mut memory, $($arg),*);
-        wait(&mut $caller, entry.memory, call)?
+        wait(&mut $caller, entry, call)?
     }};
 }
 

@@ -46,6 +46,7 @@ pub struct Turns {
 }
 
 /// A call of a function.
+#[derive(Clone, Copy)]
 struct Entry {
     wasi: NonNull<WasiP1Ctx>,
     memory: Place,
@@ -91,7 +92,8 @@ fn fiber_of(caller: &mut Call<'_>) -> Option<&'static Fiber> {
 impl Entry {
     /// Waits until no sibling's call holds the store's WASI.
     fn new(caller: &mut Call<'_>) -> Result<Entry> {
-        if let Some(fiber) = fiber_of(caller) {
+        let fiber = fiber_of(caller);
+        if let Some(fiber) = fiber {
             while held(&fiber.strand, |held| held.wasi.taken) {
                 let waiter = Waiter::here(None).map_err(|status| refused(fiber, status))?;
                 let waker = waiter.waker();
@@ -104,6 +106,10 @@ impl Entry {
         }
         let wasi = wasi_ctx::of(caller.data_mut());
         let wasi = wasi.ok_or_else(|| Error::msg("the store has no WASI: wasmtime_context_set_wasi gives it one"))?;
+        if fiber.is_none() && wait::is_held(wasi) {
+            // A host thread that has entered the store can't wait: the fiber would never run.
+            return Err(Error::msg("WASI: a fiber of the store is in a call, and waits"));
+        }
         let fuel = caller.as_context_mut().hostcall_fuel();
         let mut entry = Entry { wasi, memory: Place::of(caller)? };
         functions::set_fuel(entry.wasi(), fuel);

@@ -1,15 +1,18 @@
 //! Polling a future on a fiber.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use wasmtime::{Error, Result};
+use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::runtime::{in_tokio, with_ambient_tokio_runtime};
 
-use super::{Call, Place, fiber_of, refused};
+use super::{Call, Entry, Place, fiber_of, refused};
 use crate::runtime::guest::held;
 use crate::runtime::wait::{Status, Waiter};
 use crate::wasm::end;
@@ -43,19 +46,36 @@ fn poll<F: Future>(fiber: Option<&Fiber>, future: Pin<&mut F>, waker: &Waker) ->
     polled
 }
 
+/// The WASI, by their addresses, that calls of suspended fibers hold: for those who are none of the store's fibers.
+static HELD: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+fn all_held() -> MutexGuard<'static, BTreeSet<usize>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does a suspended fiber's call hold this WASI?
+pub fn is_held(wasi: NonNull<WasiP1Ctx>) -> bool {
+    all_held().contains(&wasi.addr().get())
+}
+
 /// The calling fiber's turn with its store's WASI, which it keeps while it is suspended.
-struct Turn<'a>(Option<&'a Fiber>);
+struct Turn<'a> {
+    fiber: Option<&'a Fiber>,
+    wasi: NonNull<WasiP1Ctx>,
+}
 
 impl<'a> Turn<'a> {
-    fn take(fiber: Option<&'a Fiber>) -> Turn<'a> {
+    fn take(fiber: Option<&'a Fiber>, wasi: NonNull<WasiP1Ctx>) -> Turn<'a> {
+        all_held().insert(wasi.addr().get());
         fiber.inspect(|fiber| held(&fiber.strand, |held| held.wasi.taken = true));
-        Turn(fiber)
+        Turn { fiber, wasi }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let Some(fiber) = self.0 else { return };
+        all_held().remove(&self.wasi.addr().get());
+        let Some(fiber) = self.fiber else { return };
         let waiters = held(&fiber.strand, |held| {
             held.wasi.taken = false;
             std::mem::take(&mut held.wasi.waiters)
@@ -65,7 +85,7 @@ impl Drop for Turn<'_> {
 }
 
 /// Runs a future to its end; the fiber waits where it waits.
-pub fn wait<F: Future>(caller: &mut Call<'_>, memory: Place, future: F) -> Result<F::Output> {
+pub fn wait<F: Future>(caller: &mut Call<'_>, entry: Entry, future: F) -> Result<F::Output> {
     let mut future = pin!(future);
     let fiber = current();
     // Most need no waker.
@@ -78,7 +98,7 @@ pub fn wait<F: Future>(caller: &mut Call<'_>, memory: Place, future: F) -> Resul
         // A plain thread, or a fiber that can't be suspended.
         _ => return Ok(in_tokio(future)),
     };
-    let _turn = Turn::take(fiber_of(caller));
+    let _turn = Turn::take(fiber_of(caller), entry.wasi);
     let signal = Arc::new(Signal { used: AtomicBool::new(false), waker: waiter.waker() });
     let waker = Waker::from(Arc::clone(&signal));
     loop {
@@ -92,7 +112,7 @@ pub fn wait<F: Future>(caller: &mut Call<'_>, memory: Place, future: F) -> Resul
         {
             return Err(refused(fiber, status));
         }
-        if Place::of(caller)?.at != memory.at {
+        if Place::of(caller)?.at != entry.memory.at {
             return Err(Error::msg("WASI: the memory was moved during a call that waited"));
         }
     }
