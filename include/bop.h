@@ -937,7 +937,8 @@ wasmtime_error_t *bop_linker_define(wasmtime_linker_t *linker);
  * store gets its WASI by `wasmtime_context_set_wasi`, and nothing is granted that is not in there. `proc_exit` ends
  * the fiber with `BOP_OUTCOME_EXITED`.
  *
- * A call that waits keeps the store's WASI: siblings that call it wait for their turn, except to sleep and to yield. What
+ * A call that waits keeps the store's WASI: siblings that call it wait for their turn, except to sleep, to yield and to exit;
+ * `wasmtime_context_set_wasi` may not be called meanwhile. What
  * is written to the process's own standard output, or by a callback of `wasi_config_set_stdout_custom`, is
  * written on the worker; such a callback must not call what may suspend. Outside of fibers all calls block the thread.
  *
@@ -1670,7 +1671,7 @@ void bop_spawn_options_stdio(bop_spawn_options_t *options,
  * garbage-collected objects and a live fiber, too many fibers, a stack too small, no memory, shut down.
  * Ownership: `args` are copied. The handle is the caller's, until `bop_fiber_detach`.
  * Context: any thread or fiber.
- * Switches: never.
+ * Switches: never, unless it waits for room (`bop_spawn_options_wait`).
  * Requires: Pointers are NULL or live; `args` has `nargs` values, each of which holds what its kind says.
  */
 wasmtime_error_t *bop_spawn(bop_store_t *store,
@@ -1690,7 +1691,7 @@ wasmtime_error_t *bop_spawn(bop_store_t *store,
  * function has returned, or when the fiber was cancelled before it began; on the caller's thread if
  * this fails. The handle is the caller's, until `bop_fiber_detach`.
  * Context: any thread or fiber.
- * Switches: never.
+ * Switches: never, unless it waits for room (`bop_spawn_options_wait`).
  * Requires: Pointers are NULL or live; `function` and `finalizer` may be called on any thread.
  */
 wasmtime_error_t *bop_spawn_host(bop_runtime_t *runtime,
@@ -1715,7 +1716,7 @@ wasmtime_error_t *bop_spawn_host(bop_runtime_t *runtime,
  * the caller's thread if this fails. The handle is the caller's, until
  * `bop_fiber_detach`.
  * Context: any thread or fiber.
- * Switches: never.
+ * Switches: never, unless it waits for room (`bop_spawn_options_wait`).
  * Requires: Pointers are NULL or live; `name` has `len` bytes; `args` has `nargs` values, each of which holds what
  * its kind says; `setup` and `finalizer` may be called on any thread.
  */

@@ -76,11 +76,10 @@ pub unsafe extern "C" fn bop_wait_fd_until(
 /// Switches: never.
 #[unsafe(no_mangle)]
 pub extern "C" fn bop_close(fd: c_int) -> c_int {
-    call(-1, || {
-        poller::forget(fd);
-        // SAFETY: a number; the descriptor is the caller's to close.
-        unsafe { libc::close(fd) }
-    })
+    let mut result = -1;
+    // SAFETY: a number; the descriptor is the caller's to close.
+    call((), || poller::close(fd, || result = unsafe { libc::close(fd) }));
+    result
 }
 
 unsafe fn block(

@@ -34,7 +34,8 @@ pub unsafe extern "C" fn bop_linker_define(linker: *mut wasmtime_linker_t) -> *m
 /// store gets its WASI by `wasmtime_context_set_wasi`, and nothing is granted that is not in there. `proc_exit` ends
 /// the fiber with `BOP_OUTCOME_EXITED`.
 ///
-/// A call that waits keeps the store's WASI: siblings that call it wait for their turn, except to sleep and to yield. What
+/// A call that waits keeps the store's WASI: siblings that call it wait for their turn, except to sleep, to yield and to exit;
+/// `wasmtime_context_set_wasi` may not be called meanwhile. What
 /// is written to the process's own standard output, or by a callback of `wasi_config_set_stdout_custom`, is
 /// written on the worker; such a callback must not call what may suspend. Outside of fibers all calls block the thread.
 ///

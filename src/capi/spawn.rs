@@ -254,7 +254,7 @@ unsafe fn hand_out(out: *mut *mut bop_fiber_t, fiber: Arc<Fiber>) {
 /// garbage-collected objects and a live fiber, too many fibers, a stack too small, no memory, shut down.
 /// Ownership: `args` are copied. The handle is the caller's, until `bop_fiber_detach`.
 /// Context: any thread or fiber.
-/// Switches: never.
+/// Switches: never, unless it waits for room (`bop_spawn_options_wait`).
 ///
 /// # Safety
 ///
@@ -289,7 +289,7 @@ pub unsafe extern "C" fn bop_spawn(
 /// function has returned, or when the fiber was cancelled before it began; on the caller's thread if
 /// this fails. The handle is the caller's, until `bop_fiber_detach`.
 /// Context: any thread or fiber.
-/// Switches: never.
+/// Switches: never, unless it waits for room (`bop_spawn_options_wait`).
 ///
 /// # Safety
 ///
@@ -330,7 +330,7 @@ pub unsafe extern "C" fn bop_spawn_host(
 /// the caller's thread if this fails. The handle is the caller's, until
 /// `bop_fiber_detach`.
 /// Context: any thread or fiber.
-/// Switches: never.
+/// Switches: never, unless it waits for room (`bop_spawn_options_wait`).
 ///
 /// # Safety
 ///

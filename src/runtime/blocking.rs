@@ -97,6 +97,7 @@ pub fn blocking(function: HostFn, env: Env, patience: Patience) -> (Status, i64)
     let mut status = waiter.wait(deadline, || call.is_done());
     if status != Status::Ok {
         if call.withdraw() {
+            fiber.shared().helpers.withdraw(Arc::as_ptr(&call).cast());
             // The finalizer runs here.
             drop(call.take_env());
         } else if patience == Patience::UntilDone {

@@ -155,8 +155,9 @@ impl Runtime {
         }
         Engine::tls_eager_initialize();
         let until = clock::now().saturating_add(budget);
-        shared.lent.fetch_add(1, Ordering::Relaxed);
-        let ran = shared.scheduler.run_for(until.min(u64::MAX - 1));
+        // The other places are those of the background workers.
+        let lent = shared.lent.fetch_add(1, Ordering::Relaxed);
+        let ran = if lent < MORE_WORKERS { shared.scheduler.run_for(until.min(u64::MAX - 1)) } else { None };
         shared.lent.fetch_sub(1, Ordering::Relaxed);
         ran.ok_or("there are as many workers as there may be")?;
         Ok(shared.scheduler.next())

@@ -103,47 +103,74 @@ fn admit(strand: &Strand) -> Result<(), Full<'_>> {
     })
 }
 
-/// The same; waits for room.
+/// The same; waits for room. Those who wait come in order, and before those who come later and would wait too.
 fn wait_for_room(strand: &Strand, deadline: u64) -> Result<(), String> {
-    let mut full = match admit(strand) {
+    let free = strand.room.is_free() && strand.shared.live.room.is_free();
+    let mut full = match if free { admit(strand) } else { Err(in_turn(strand)) } {
         Ok(()) => return Ok(()),
         Err(full) => full,
     };
+    // Was woken, and came too late.
+    let mut again = false;
     loop {
         if let Some(closed) = strand.closed() {
             return Err(closed);
         }
+        let failed = |full: &Full<'_>, why: &str| Err(format!("{}, and waiting for room failed: {why}", full.why));
+        if strand.doors.held_here() {
+            return failed(&full, "this thread has entered the store");
+        }
+        if strand.shared.is_deserted() {
+            return failed(&full, "there is no worker");
+        }
         let waiter = match Waiter::here(Some(deadline)) {
             Ok(waiter) => waiter,
-            Err(status) => return Err(format!("{}, and waiting for room failed: {status}", full.why)),
+            Err(status) => return failed(&full, &status.to_string()),
         };
-        let waker = waiter.waker();
+        let (waker, room) = (waiter.waker(), full.room);
         let name = Arc::as_ptr(&waker).cast::<()>();
-        let room = full.room;
-        room.wait(waker);
-        let status = match admit(strand) {
+        if room.wait(waker, again) {
+            match admit(strand) {
+                Ok(()) => {
+                    room.leave(name);
+                    room.entered();
+                    return Ok(());
+                }
+                // It is the other limit now.
+                Err(now) if !std::ptr::eq(now.room, room) => {
+                    room.leave(name);
+                    (full, again) = (now, false);
+                    continue;
+                }
+                Err(_) => {}
+            }
+        }
+        let status = waiter.wait(Some(deadline), || !room.waits(name));
+        if status != Status::Ok {
+            room.leave(name);
+            return failed(&full, &status.to_string());
+        }
+        match admit(strand) {
             Ok(()) => {
-                room.leave(name, true);
+                room.entered();
                 return Ok(());
             }
-            // It may be the other limit now.
-            Err(now) if !std::ptr::eq(now.room, room) => {
+            Err(now) => {
+                again = std::ptr::eq(now.room, room);
+                if !again {
+                    // The room that it was woken for is for another one.
+                    room.leave(name);
+                }
                 full = now;
-                Status::Ok
             }
-            Err(_) => waiter.wait(Some(deadline), || !room.waits(name)),
-        };
-        if status != Status::Ok {
-            room.leave(name, false);
-            return Err(format!("{}, and waiting for room failed: {status}", full.why));
-        }
-        let admitted = admit(strand);
-        room.leave(name, admitted.is_ok());
-        match admitted {
-            Ok(()) => return Ok(()),
-            Err(now) => full = now,
         }
     }
+}
+
+/// What keeps one out that would overtake others.
+fn in_turn(strand: &Strand) -> Full<'_> {
+    let room = if strand.room.is_free() { &strand.shared.live.room } else { &strand.room };
+    Full { why: "others wait for room".into(), room }
 }
 
 /// W9.

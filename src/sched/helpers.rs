@@ -69,6 +69,16 @@ impl Helpers {
         helped
     }
 
+    /// Takes a job back that no helper has taken.
+    pub fn withdraw(&self, job: *const ()) {
+        let mut inner = self.lock();
+        let at = inner.jobs.iter().position(|other| std::ptr::addr_eq(Arc::as_ptr(other), job));
+        let job = at.and_then(|at| inner.jobs.remove(at));
+        drop(inner);
+        // It may hold the last reference to more.
+        drop(job);
+    }
+
     /// What a helper does.
     fn help(&self) {
         let mut inner = self.lock();

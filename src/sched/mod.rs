@@ -256,6 +256,20 @@ impl<R: Runnable> Scheduler<R> {
             let events = self.poller.poll(false);
             self.poller.give_back();
             self.poller.tell(events);
+            // Somebody may have found us in there, and so not told the ticker that nobody is.
+            barrier::light();
+            if self.must_poll() {
+                self.ticker.demand();
+            }
+        }
+    }
+
+    /// A worker has left: who watches from outside must know of what it left behind, and so must others of the poller.
+    fn settle(&self) {
+        // Partner: the fence in `announce`, whose caller may still have seen a worker.
+        fence(Ordering::SeqCst);
+        if self.any_work() || self.must_poll() {
+            self.announce();
         }
     }
 

@@ -4,7 +4,7 @@
 //! one system call per wait, and none for an event that nobody waits for. Waits are found by the number of the
 //! descriptor. The kernel forgets a descriptor that is closed, silently; that its number means another file now is seen
 //! when it is armed again, and then the waits that are left of the former one are told that it is closed. So that they
-//! need not wait for that, [`Poller::forget`] comes before the close.
+//! need not wait for that, [`close`] tells them.
 //!
 //! An idle worker waits in here instead of on its futex ([`Poller::take`]; one at a time). While all workers are busy, the
 //! ticker looks in, and so does each worker once in a while.
@@ -197,21 +197,6 @@ impl Poller {
         drop(wait);
     }
 
-    /// A descriptor is about to be closed: tells those who wait for it.
-    fn forget(&self, fd: RawFd) {
-        let watch = {
-            let mut watches = self.lock();
-            let watch = watches.by_fd.remove(&fd);
-            if watch.is_some() {
-                // SAFETY: as in `remove`. It stays there if its file is open by another descriptor too.
-                let _ = epoll::delete(&self.epoll, unsafe { BorrowedFd::borrow_raw(fd) });
-            }
-            self.waits.fetch_sub(watch.as_ref().map_or(0, |watch| watch.waits.len()), Ordering::SeqCst);
-            watch
-        };
-        watch.iter().flat_map(|watch| &watch.waits).for_each(|wait| wait.who.closed());
-    }
-
     fn arm(&self, fd: RawFd, events: u32, new: bool) -> Result<(), Errno> {
         let mut flags = epoll::EventFlags::ONESHOT;
         flags.set(epoll::EventFlags::IN | epoll::EventFlags::RDHUP, events & READABLE != 0);
@@ -242,7 +227,12 @@ impl Poller {
             Ok((events, _)) => {
                 let mut all = SmallVec::new();
                 for event in events.iter() {
-                    if event.data.u64() == OURS { self.unwake() } else { all.push(*event) }
+                    match event.data.u64() {
+                        // To who looks in passing it says nothing: it is for who sleeps here, or watches from outside.
+                        OURS if wait => self.unwake(),
+                        OURS => {}
+                        _ => all.push(*event),
+                    }
                 }
                 Events(all)
             }
@@ -304,13 +294,27 @@ impl Events {
     }
 }
 
-/// A descriptor is about to be closed, whoever waits for it.
-pub fn forget(fd: RawFd) {
+/// Closes a descriptor, and tells those who wait for it. All under the locks: nobody can begin to wait for it in between,
+/// and whoever gets its number next finds none of this.
+pub fn close(fd: RawFd, close: impl FnOnce()) {
     let all: Vec<_> = {
         let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter_map(Weak::upgrade).collect()
     };
-    all.iter().for_each(|poller| poller.forget(fd));
+    let mut waits = Vec::new();
+    {
+        // In the order of the list, so that two who close never wait for each other.
+        let mut locked: Vec<_> = all.iter().map(|poller| (poller, poller.lock())).collect();
+        for (poller, watches) in &mut locked {
+            let Some(watch) = watches.by_fd.remove(&fd) else { continue };
+            // SAFETY: only the number is used. It stays there if its file is open by another descriptor too.
+            let _ = epoll::delete(&poller.epoll, unsafe { BorrowedFd::borrow_raw(fd) });
+            poller.waits.fetch_sub(watch.waits.len(), Ordering::SeqCst);
+            waits.extend(watch.waits);
+        }
+        close();
+    }
+    waits.iter().for_each(|wait| wait.who.closed());
 }
 
 fn union(waits: &[Wait]) -> u32 {

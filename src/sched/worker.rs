@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crossbeam_deque::{Steal, Worker as Deque};
 
 use super::{Counters, Runnable, Scheduler, Turn};
-use crate::sys::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::{clock, sync, tls};
 
 /// How often the injector comes first. Prime, so that it falls in step with nothing.
@@ -57,9 +57,14 @@ impl<R: Runnable> Scheduler<R> {
         // A guest that runs on and on must look at the clock.
         self.urge_soon();
         let ran = self.work(until, |worker| {
-            // Whoever makes work from here on sees a worker; what was there is found below.
-            self.poller.unwake();
-            self.look_for_events();
+            // Whoever makes work from here on sees a worker; what was there is found below. A word in there is for us,
+            // unless it is for a worker that sleeps there.
+            if self.poller.take() {
+                self.poller.unwake();
+                let events = self.poller.poll(false);
+                self.poller.give_back();
+                self.poller.tell(events);
+            }
             while let Some(strand) = worker.find().or_else(|| worker.steal()) {
                 worker.turn(strand);
                 if worker.is_due() {
@@ -68,11 +73,6 @@ impl<R: Runnable> Scheduler<R> {
             }
         });
         self.unurge();
-        // Partner: the fence in `announce`, whose caller may still have seen a worker.
-        fence(Ordering::SeqCst);
-        if self.any_work() {
-            self.poller.wake();
-        }
         ran
     }
 
@@ -118,6 +118,7 @@ impl<R: Runnable> Drop for Leave<'_, R> {
         self.worker.leave();
         scheduler.idle.detach();
         scheduler.look_for_demand();
+        scheduler.settle();
         scheduler.slots[self.worker.index].cpu_clock.store(0, Ordering::Release);
     }
 }
@@ -226,6 +227,12 @@ impl<R: Runnable> Worker<R> {
             return Some(strand);
         }
         self.next_in_a_row.set(0);
+        self.take_own()
+    }
+
+    /// What is in our own places, or common to all.
+    #[inline]
+    fn take_own(&self) -> Option<Arc<R>> {
         self.deque.pop().or_else(|| self.take_from(self.index)).or_else(|| self.take_injected())
     }
 
@@ -293,7 +300,8 @@ impl<R: Runnable> Worker<R> {
         scheduler.idle.begin_search();
         loop {
             for _ in 0..SEARCH_ROUNDS {
-                if let Some(strand) = self.take_injected().or_else(|| self.steal()) {
+                // Its own places too: what has happened in the poller has made work there.
+                if let Some(strand) = self.take_own().or_else(|| self.steal()) {
                     // Who stops searching with work in hand hands the search on, if there is more.
                     if scheduler.idle.end_search() && scheduler.any_work() {
                         scheduler.announce();
@@ -307,9 +315,9 @@ impl<R: Runnable> Worker<R> {
                 scheduler.look_for_demand();
                 scheduler.any_work() || !go_on()
             });
+            scheduler.poller.tell(events);
             // Nobody is in the poller now.
             scheduler.look_for_demand();
-            scheduler.poller.tell(events);
             if !go_on() {
                 if scheduler.idle.end_search() && scheduler.any_work() {
                     scheduler.announce();

@@ -9,31 +9,39 @@ fn result(n: isize) -> Result<usize> {
     usize::try_from(n).map_err(|_| Error::last_os_error())
 }
 
-/// Reads what is there; `WouldBlock` if the kernel can tell that there is nothing.
-pub fn read(fd: RawFd, buffer: &mut [u8]) -> Result<usize> {
+/// Reads what is there; `WouldBlock` if the kernel can tell that there is nothing. `patient`: waits for it.
+pub fn read(fd: RawFd, buffer: &mut [u8], patient: bool) -> Result<usize> {
+    let plain = |buffer: &mut [u8]| {
+        // SAFETY: the buffer is valid for its length.
+        result(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) })
+    };
+    if patient {
+        return plain(buffer);
+    }
     let part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: one part, which is the buffer. -1: where the descriptor is.
     let n = unsafe { libc::preadv2(fd, &part, 1, -1, libc::RWF_NOWAIT) };
     match result(n) {
-        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            // SAFETY: the buffer is valid for its length.
-            result(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) })
-        }
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => plain(buffer),
         read => read,
     }
 }
 
-/// Writes what there is room for; `WouldBlock` if the kernel can tell that there is none.
-pub fn write(fd: RawFd, bytes: &[u8]) -> Result<usize> {
+/// Writes what there is room for; `WouldBlock` if the kernel can tell that there is none. `patient`: waits for it.
+pub fn write(fd: RawFd, bytes: &[u8], patient: bool) -> Result<usize> {
+    let plain = || {
+        // SAFETY: the bytes are valid for their length.
+        result(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) })
+    };
     without_sigpipe(|| {
+        if patient {
+            return plain();
+        }
         let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         // SAFETY: one part, which is only read.
         let n = unsafe { libc::pwritev2(fd, &part, 1, -1, libc::RWF_NOWAIT) };
         match result(n) {
-            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                // SAFETY: the bytes are valid for their length.
-                result(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) })
-            }
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => plain(),
             written => written,
         }
     })
@@ -72,15 +80,15 @@ mod tests {
     #[test]
     fn a_broken_pipe_is_an_error_and_no_signal() {
         let (reader, writer) = std::io::pipe().unwrap();
-        assert_eq!(read(reader.as_raw_fd(), &mut [0; 4]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-        assert_eq!(write(writer.as_raw_fd(), b"abc").unwrap(), 3);
+        assert_eq!(read(reader.as_raw_fd(), &mut [0; 4], false).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(write(writer.as_raw_fd(), b"abc", false).unwrap(), 3);
         let mut buffer = [0; 8];
-        assert_eq!(read(reader.as_raw_fd(), &mut buffer).unwrap(), 3);
+        assert_eq!(read(reader.as_raw_fd(), &mut buffer, false).unwrap(), 3);
         assert_eq!(&buffer[..3], b"abc");
         drop(reader);
         // SAFETY: this process's own disposition, set back below; without it the test's harness ignores the signal.
         let before = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-        assert_eq!(write(writer.as_raw_fd(), b"abc").unwrap_err().raw_os_error(), Some(libc::EPIPE));
+        assert_eq!(write(writer.as_raw_fd(), b"abc", false).unwrap_err().raw_os_error(), Some(libc::EPIPE));
         // SAFETY: as above.
         unsafe { libc::signal(libc::SIGPIPE, before) };
     }

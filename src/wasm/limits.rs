@@ -99,6 +99,11 @@ impl Meter {
         self.write(self.used.load(Ordering::Relaxed), now);
     }
 
+    /// Does it run?
+    pub fn runs(&self) -> bool {
+        self.since.load(Ordering::Relaxed) != 0
+    }
+
     /// It stops running.
     pub fn end(&self, now: u64) {
         let since = self.since.load(Ordering::Relaxed);
@@ -127,39 +132,61 @@ impl Meter {
     }
 }
 
+/// Whether the turn of a strand's fiber is metered, and the ticker makes it look up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metering {
+    #[default]
+    Off,
+    On,
+    Watched,
+}
+
 impl Strand {
-    /// A metered turn of `fiber` begins, or one of a metered strand. True: it is watched while it runs.
+    /// Begins to meter the turn of `fiber`, or to watch it, if that is to be and is not done yet.
     #[cold]
-    pub(super) fn begin_metered(&self, fiber: &Fiber) -> bool {
-        let now = clock::now();
-        self.meter.begin(now);
-        fiber.meter.as_deref().inspect(|meter| meter.begin(now));
-        let limited = self.meter.is_limited() || fiber.meter.as_deref().is_some_and(Meter::is_limited);
-        if limited {
-            self.shared.scheduler.urge_soon();
-            // It may have short turns, between two looks of the ticker.
-            if self.is_used_up(fiber) {
-                fiber.stop(Stop::Budget);
+    pub(super) fn meter(&self, fiber: &Fiber) {
+        let (now, own) = (clock::now(), self.is_metered.load(Ordering::Relaxed));
+        if self.metering.get() == Metering::Off {
+            if own {
+                self.meter.begin(now);
             }
+            fiber.meter.as_deref().inspect(|meter| meter.begin(now));
+            self.metering.set(Metering::On);
+        } else if own && !self.meter.runs() {
+            self.meter.begin(now);
         }
-        limited
+        let limited = self.meter.is_limited() || fiber.meter.as_deref().is_some_and(Meter::is_limited);
+        if limited && self.metering.get() == Metering::On {
+            self.metering.set(Metering::Watched);
+            self.shared.scheduler.urge_soon();
+        }
+        // It may have short turns, between two looks of the ticker.
+        if limited && self.is_used_up(fiber) {
+            fiber.stop(Stop::Budget);
+        }
     }
 
-    /// It ends.
+    /// The turn ends.
     #[cold]
-    pub(super) fn end_metered(&self, fiber: &Fiber, limited: bool) {
+    pub(super) fn end_metering(&self, fiber: &Fiber) {
         let now = clock::now();
         self.meter.end(now);
         fiber.meter.as_deref().inspect(|meter| meter.end(now));
-        if limited {
+        if self.metering.replace(Metering::Off) == Metering::Watched {
             self.shared.scheduler.unurge();
         }
+    }
+
+    /// Is anything of the strand metered?
+    #[inline]
+    pub(super) fn has_meters(&self) -> bool {
+        self.metered.load(Ordering::Relaxed) > 0
     }
 
     /// Has `fiber`, which runs, had all its time?
     #[inline]
     pub(super) fn is_used_up(&self, fiber: &Fiber) -> bool {
-        self.metered.load(Ordering::Relaxed) > 0
+        self.has_meters()
             && (self.meter.is_used_up() || fiber.meter.as_deref().is_some_and(Meter::is_used_up))
     }
 }

@@ -19,7 +19,6 @@ use std::mem::ManuallyDrop;
 use wasmtime::{Error, Result, Store, StoreContextMut, UpdateDeadline};
 
 use super::fiber::{self, Fiber};
-use super::limits::Stop;
 use crate::fiber::switch::Suspend;
 
 /// Makes a store's Wasm preemptible when it runs on a fiber. On a plain thread it just runs on.
@@ -78,8 +77,8 @@ fn check() -> Check {
 
 /// What ends this fiber, if anything does.
 fn trap(fiber: &Fiber) -> Option<Error> {
-    if fiber.strand.is_used_up(fiber) {
-        fiber.stop(Stop::Budget);
+    if fiber.strand.has_meters() {
+        fiber.strand.meter(fiber);
     }
     if fiber.cancelled() {
         return Some(Error::new(fiber.why_stopped()));

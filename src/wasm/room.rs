@@ -20,14 +20,26 @@ impl Room {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets `who` be woken when there is room. It must look for room once more before it waits.
-    pub fn wait(&self, who: Arc<dyn Wake>) {
+    /// Does nobody wait?
+    pub fn is_free(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+
+    /// Lets `who` be woken when there is room; before all others, if it was woken already and came too late. If it is
+    /// the first it must look for room once more before it waits.
+    pub fn wait(&self, who: Arc<dyn Wake>, again: bool) -> bool {
         let mut queue = self.lock();
-        queue.push_back(who);
+        if again {
+            queue.push_front(who);
+        } else {
+            queue.push_back(who);
+        }
+        let first = again || queue.len() == 1;
         self.waiting.store(queue.len(), Ordering::SeqCst);
         drop(queue);
         // Partner: the light side in `made`: either that sees us, or we see the room.
         barrier::heavy();
+        first
     }
 
     /// Does it still wait, whom this address names?
@@ -35,14 +47,14 @@ impl Room {
         self.lock().iter().any(|other| std::ptr::addr_eq(Arc::as_ptr(other), who))
     }
 
-    /// It waits no more. If it was woken already, and has no use for the room, that is for another one.
-    pub fn leave(&self, who: *const (), used: bool) {
+    /// It waits no more. If it was woken already that was for room that it does not take, so that is for another one.
+    pub fn leave(&self, who: *const ()) {
         let mut queue = self.lock();
         let at = queue.iter().position(|other| std::ptr::addr_eq(Arc::as_ptr(other), who));
         let it = at.and_then(|at| queue.remove(at));
         self.waiting.store(queue.len(), Ordering::SeqCst);
         drop(queue);
-        if it.is_none() && !used {
+        if it.is_none() {
             self.wake_one();
         }
     }
@@ -56,6 +68,13 @@ impl Room {
         }
     }
 
+    /// One has got in. There may be more room than for that one, made when nobody else waited.
+    pub fn entered(&self) {
+        if !self.is_free() {
+            self.wake_one();
+        }
+    }
+
     #[cold]
     fn wake_one(&self) {
         let mut queue = self.lock();
@@ -65,8 +84,8 @@ impl Room {
         first.inspect(|first| first.wake());
     }
 
-    /// There will be no room: all look again.
-    pub fn close(&self) {
+    /// All look again: there may be room for many, or never be any.
+    pub fn wake_all(&self) {
         while self.waiting.load(Ordering::Relaxed) > 0 {
             self.wake_one();
         }

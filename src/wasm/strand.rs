@@ -17,7 +17,7 @@ use super::activation::{StoreWords, ThreadWord, Words};
 use super::doors::Doors;
 use super::fiber::Fiber;
 use super::guest::Env;
-use super::limits::{Meter, Stop, StoreDeadline};
+use super::limits::{Meter, Metering, Stop, StoreDeadline};
 use super::local::Local;
 use super::policy::Policy;
 use super::room::Room;
@@ -92,8 +92,10 @@ pub struct Strand {
     deadline: Mutex<Option<Key>>,
     /// What all its fibers use of their time on processors; and how many of it and them are metered.
     pub meter: Meter,
-    is_metered: AtomicBool,
+    pub is_metered: AtomicBool,
     pub metered: AtomicUsize,
+    /// Of the fiber that runs. The owner's.
+    pub metering: Cell<Metering>,
     /// Fibers that there may be at a time, and who waits for there to be fewer.
     max_fibers: AtomicUsize,
     pub room: Room,
@@ -144,6 +146,7 @@ impl Strand {
             deadline: Mutex::default(),
             meter: Meter::default(),
             is_metered: AtomicBool::new(false),
+            metering: Cell::default(),
             metered: AtomicUsize::new(0),
             room: Room::default(),
             max_fibers: AtomicUsize::new(usize::MAX),
@@ -205,11 +208,13 @@ impl Strand {
     /// Counts one more fiber; the error says why there may be none.
     pub fn add_fiber(&self) -> Result<(), String> {
         let most = self.max_fibers.load(Ordering::Relaxed);
-        if self.users.fetch_add(1, Ordering::Relaxed) & (HANDLE - 1) >= most {
-            self.take_back_fiber();
-            return Err(format!("the store's limit of {most} fibers is reached"));
+        if most == usize::MAX {
+            self.users.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
         }
-        Ok(())
+        let more = |users: usize| (users & (HANDLE - 1) < most).then_some(users + 1);
+        let added = self.users.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        added.map(|_| ()).map_err(|_| format!("the store's limit of {most} fibers is reached"))
     }
 
     /// Counts one fiber less, which is not to come after all.
@@ -222,6 +227,7 @@ impl Strand {
     /// Sets how many fibers there may be at a time.
     pub fn set_max_fibers(&self, most: usize) {
         self.max_fibers.store(most, Ordering::Relaxed);
+        self.room.wake_all();
     }
 
     /// May the guest spawn one more? It has a limit even if the host sets none.
@@ -261,7 +267,7 @@ impl Strand {
         // Who lists a fiber looks at this afterwards (`runtime::spawn`).
         self.expired.store(true, Ordering::SeqCst);
         self.stop_all(why, None);
-        self.room.close();
+        self.room.wake_all();
     }
 
     /// Sets the host's descriptors for standard input, output and errors of its guests; -1 for none.
@@ -290,6 +296,8 @@ impl Strand {
             self.metered.fetch_add(1, Ordering::Relaxed);
         }
         self.meter.set_budget(self.meter.used().saturating_add(budget));
+        // One that runs shall look up, and is metered from then on.
+        self.shared.engine.increment_epoch();
     }
 
     /// Counts one fiber less, or the handle, and drops the store with the last user. Was it the last fiber?
@@ -432,8 +440,9 @@ impl Strand {
         worker.counters().count_switch();
         worker.local().fiber.set(fiber);
         self.running.store((&raw const *fiber).cast_mut(), Ordering::Relaxed);
-        let metered = self.metered.load(Ordering::Relaxed) > 0;
-        let limited = metered && self.begin_metered(fiber);
+        if self.has_meters() {
+            self.meter(fiber);
+        }
         // Whatever called `bop_run` may itself have Wasm on its stack.
         let outer = thread.get();
         // SAFETY: the pointer is that of the fiber's stack, which runs next; then that of this one.
@@ -445,8 +454,8 @@ impl Strand {
             thread.set(outer);
             why
         };
-        if metered {
-            self.end_metered(fiber, limited);
+        if self.metering.get() != Metering::Off {
+            self.end_metering(fiber);
         }
         self.running.store(null_mut(), Ordering::Relaxed);
         worker.local().fiber.set(null());
@@ -597,7 +606,7 @@ impl Strand {
             if turn_over {
                 return Turn::Again;
             }
-            if left == 0 || this.is_turn_over() {
+            if left == 0 || this.is_turn_over() || worker.is_due() {
                 // SAFETY: as above.
                 if unsafe { mailbox.has_ready() } && worker.has_waiting() {
                     return Turn::Again;

@@ -1,11 +1,14 @@
 //! The functions, by name and type.
 
-use wasmtime::{Linker, Result};
+use wasmtime::{Error, Linker, Result};
 use wasmtime_c_api::WasmtimeStoreData;
+use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p1::types::Errno;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as p1, WasiSnapshotPreview1};
 
-use super::{Call, Entry, Place, poll, stdio, wait::wait};
+use super::{Call, Entry, poll, stdio, wait::wait};
+use crate::sched::poller::{READABLE, WRITABLE};
 
 const MODULE: &str = "wasi_snapshot_preview1";
 
@@ -82,36 +85,41 @@ pub fn define(linker: &mut Linker<WasmtimeStoreData>) -> Result<()> {
         now sock_shutdown(a: i32, b: i32);
     }
     linker.func_wrap(MODULE, "fd_read", |mut caller: Call<'_>, fd: i32, a: i32, b: i32, c: i32| -> Result<i32> {
-        match stdio::behind(&mut caller, fd) {
-            Some(from) => stdio::read(Place::of(&mut caller)?, from, (a, b), c),
+        match stdio::behind(&mut caller, fd, READABLE) {
+            Some(from) => stdio::read(&mut caller, from, (a, b), c),
             None => functions!(@call caller fd_read(fd, a, b, c)),
         }
     })?;
     linker.func_wrap(MODULE, "fd_write", |mut caller: Call<'_>, fd: i32, a: i32, b: i32, c: i32| -> Result<i32> {
-        match stdio::behind(&mut caller, fd) {
-            Some(to) => stdio::write(Place::of(&mut caller)?, to, (a, b), c),
+        match stdio::behind(&mut caller, fd, WRITABLE) {
+            Some(to) => stdio::write(&mut caller, to, (a, b), c),
             None => functions!(@call caller fd_write(fd, a, b, c)),
         }
     })?;
     linker.func_wrap(MODULE, "fd_close", |mut caller: Call<'_>, fd: i32| -> Result<i32> {
-        let closed = functions!(@call caller fd_close(fd));
-        stdio::forget(&mut caller, fd);
-        closed
+        let closed = functions!(@call caller fd_close(fd))?;
+        if closed == Errno::Success as i32 {
+            stdio::renumber(&mut caller, fd, None);
+        }
+        Ok(closed)
     })?;
     linker.func_wrap(MODULE, "fd_renumber", |mut caller: Call<'_>, from: i32, to: i32| -> Result<i32> {
-        let moved = functions!(@call caller fd_renumber(from, to));
-        stdio::forget(&mut caller, from);
-        stdio::forget(&mut caller, to);
-        moved
+        let moved = functions!(@call caller fd_renumber(from, to))?;
+        if moved == Errno::Success as i32 && from != to {
+            stdio::renumber(&mut caller, from, Some(to));
+        }
+        Ok(moved)
     })?;
     linker.func_wrap(MODULE, "sched_yield", |_: Call<'_>| poll::sched_yield())?;
-    linker.func_wrap(MODULE, "proc_exit", |mut caller: Call<'_>, code: i32| -> Result<()> {
-        let mut entry = Entry::new(&mut caller)?;
-        p1::proc_exit(entry.wasi(), &mut entry.memory.memory(), code)
+    // Nothing of the store's WASI is needed for that, so nobody's turn is waited for.
+    linker.func_wrap(MODULE, "proc_exit", |_: Call<'_>, code: i32| -> Result<()> {
+        match code as u32 {
+            0..126 => Err(Error::from(I32Exit(code))),
+            _ => Err(Error::msg("exit with invalid exit status outside of [0..126)")),
+        }
     })?;
     let poll_oneoff = |mut caller: Call<'_>, subscriptions: i32, events: i32, n: i32, count: i32| -> Result<i32> {
-        let place = Place::of(&mut caller)?;
-        if let Some(errno) = poll::poll(&mut caller, place, subscriptions, events, n, count)? {
+        if let Some(errno) = poll::poll(&mut caller, subscriptions, events, n, count)? {
             return Ok(errno);
         }
         functions!(@call caller poll_oneoff(subscriptions, events, n, count))

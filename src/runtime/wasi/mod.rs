@@ -90,7 +90,8 @@ fn fiber_of(caller: &mut Call<'_>) -> Option<&'static Fiber> {
 }
 
 impl Entry {
-    /// Waits until no sibling's call holds the store's WASI.
+    /// Waits until no sibling's call holds the store's WASI. Not inlined: what comes after it may use thread-locals (W3).
+    #[inline(never)]
     fn new(caller: &mut Call<'_>) -> Result<Entry> {
         let fiber = fiber_of(caller);
         if let Some(fiber) = fiber {

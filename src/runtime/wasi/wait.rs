@@ -46,6 +46,12 @@ fn poll<F: Future>(fiber: Option<&Fiber>, future: Pin<&mut F>, waker: &Waker) ->
     polled
 }
 
+/// Polls to the end, and blocks the thread.
+#[inline(never)]
+fn block<F: Future>(future: F) -> F::Output {
+    in_tokio(future)
+}
+
 /// The WASI, by their addresses, that calls of suspended fibers hold: for those who are none of the store's fibers.
 static HELD: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 
@@ -96,7 +102,7 @@ pub fn wait<F: Future>(caller: &mut Call<'_>, entry: Entry, future: F) -> Result
         (Some(fiber), Err(Status::Cancelled)) => return Err(Error::new(fiber.why_stopped())),
         (Some(_), Ok(waiter)) => waiter,
         // A plain thread, or a fiber that can't be suspended.
-        _ => return Ok(in_tokio(future)),
+        _ => return Ok(block(future)),
     };
     let _turn = Turn::take(fiber_of(caller), entry.wasi);
     let signal = Arc::new(Signal { used: AtomicBool::new(false), waker: waiter.waker() });
