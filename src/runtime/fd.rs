@@ -136,7 +136,9 @@ pub fn block(wanted: &mut [Wanted], deadline: Option<u64>) -> Status {
         }
     }
     loop {
-        let left = deadline.map(|deadline| deadline.saturating_sub(clock::now())).or(known.then_some(0));
+        // If something is known already this only looks at the others.
+        let left = deadline.map(|deadline| deadline.saturating_sub(clock::now()));
+        let left = if known { Some(0) } else { left };
         let timeout = left.map(|left| libc::timespec {
             tv_sec: (left / 1_000_000_000) as libc::time_t,
             tv_nsec: (left % 1_000_000_000) as libc::c_long,

@@ -9,6 +9,7 @@ use wasmtime_c_api::{WasmtimeStoreData, wasmtime_store_t, wasmtime_val_t, wasmti
 use super::Runtime;
 use super::wait::{Status, Waiter};
 use crate::sched::Worker;
+use crate::sys::clock;
 use crate::wasm::end::{End, Values};
 use crate::wasm::fiber::{Body, Fiber};
 use crate::wasm::guest::{self, Call, Env, Fresh, Setup};
@@ -209,6 +210,7 @@ fn prepare(
     if !shared.live.list(&fiber, worker) {
         // First: what drops the body may call the host, which may come back on another thread.
         shared.live.unlist(&fiber, worker);
+        shared.look_for_the_end();
         fiber.discard();
         return Err("the runtime is shut down".into());
     }
@@ -223,6 +225,10 @@ fn prepare(
         strand.metered.fetch_add(1, Ordering::Relaxed);
     }
     if let Some(deadline) = options.deadline {
+        if deadline <= clock::now() {
+            // It shall not even begin.
+            fiber.stop(Stop::Deadline);
+        }
         let timer = FiberDeadline(Arc::downgrade(&fiber));
         fiber.deadline.set(Some(shared.scheduler.time(deadline, Arc::new(timer))));
     }

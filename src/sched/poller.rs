@@ -165,7 +165,10 @@ impl Poller {
             };
             match armed {
                 Ok(()) => watches.by_fd.entry(fd).or_default().waits.push(Wait { key, events, who }),
-                Err(Errno::BADF) => closed.extend(watches.by_fd.remove(&fd).into_iter().flat_map(|w| w.waits)),
+                // What others wait for was closed: its number means nothing now, or a file.
+                Err(Errno::BADF | Errno::PERM) => {
+                    closed.extend(watches.by_fd.remove(&fd).into_iter().flat_map(|watch| watch.waits));
+                }
                 Err(_) => {}
             }
             // SeqCst: who is about to wait without the poller looks at this after it has said so (`Idle::sleep`).

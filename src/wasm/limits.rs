@@ -84,18 +84,24 @@ impl Meter {
         self.budget.load(Ordering::Relaxed) != UNLIMITED
     }
 
-    fn write(&self, used: u64, since: u64) {
-        // One writer. The fence and the Release keep the two between the odd and the even number.
+    /// Nobody can read it until [`Meter::write`].
+    fn open(&self) {
+        // One writer. The fence keeps what is written after the odd number.
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
+    }
+
+    fn write(&self, used: u64, since: u64) {
         self.used.store(used, Ordering::Relaxed);
         self.since.store(since, Ordering::Relaxed);
-        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
     }
 
     /// It goes on running.
     pub fn begin(&self, now: u64) {
+        self.open();
         self.write(self.used.load(Ordering::Relaxed), now);
     }
 
@@ -104,11 +110,16 @@ impl Meter {
         self.since.load(Ordering::Relaxed) != 0
     }
 
-    /// It stops running.
-    pub fn end(&self, now: u64) {
-        let since = self.since.load(Ordering::Relaxed);
-        if since != 0 {
-            self.write(self.used.load(Ordering::Relaxed) + now.saturating_sub(since), 0);
+    /// It stops running, and so does another one, at the same moment. The clock is looked at when nobody can read them any
+    /// more: else one who reads could be told more than there is in the end.
+    pub fn end(&self, other: Option<&Meter>) {
+        let running = [Some(self), other].map(|meter| meter.filter(|meter| meter.runs()));
+        running.into_iter().flatten().for_each(Meter::open);
+        fence(Ordering::SeqCst);
+        let now = clock::now();
+        for meter in running.into_iter().flatten() {
+            let (used, since) = (meter.used.load(Ordering::Relaxed), meter.since.load(Ordering::Relaxed));
+            meter.write(used + now.saturating_sub(since), 0);
         }
     }
 
@@ -169,9 +180,7 @@ impl Strand {
     /// The turn ends.
     #[cold]
     pub(super) fn end_metering(&self, fiber: &Fiber) {
-        let now = clock::now();
-        self.meter.end(now);
-        fiber.meter.as_deref().inspect(|meter| meter.end(now));
+        self.meter.end(fiber.meter.as_deref());
         if self.metering.replace(Metering::Off) == Metering::Watched {
             self.shared.scheduler.unurge();
         }
@@ -215,18 +224,22 @@ mod tests {
 
     #[test]
     fn a_meter_counts_what_lies_between_and_knows_its_end() {
-        let meter = Meter::new(Some(100));
+        let meter = Meter::new(Some(1_000_000));
         assert!(meter.is_limited() && !meter.is_used_up());
-        meter.end(5);
+        meter.end(None);
         assert_eq!(meter.used(), 0, "it did not run");
-        meter.begin(1_000);
-        meter.end(1_060);
-        assert_eq!(meter.used(), 60);
-        meter.begin(2_000);
-        meter.end(2_040);
-        assert!(meter.used() == 100 && meter.is_used_up());
-        meter.set_budget(101);
+        let began = clock::now();
+        meter.begin(began - 600_000);
+        meter.end(None);
+        let used = meter.used();
+        assert!(used >= 600_000 && used <= 600_000 + clock::now() - began);
+        assert_eq!(meter.used(), used, "it does not run");
+        meter.begin(clock::now() - 400_000);
+        meter.end(None);
+        assert!(meter.is_used_up());
+        meter.set_budget(u64::MAX - 1);
         assert!(!meter.is_used_up());
+        meter.set_budget(meter.used() + 1_000);
         let now = clock::now();
         meter.begin(now);
         while !meter.is_used_up() {}

@@ -28,6 +28,7 @@ use super::{bridge, preempt};
 use crate::fiber::switch::Suspend;
 use crate::sched::mailbox::Mailbox;
 use crate::sched::timers::Key;
+use crate::sys::clock;
 use crate::sched::{Runnable, Turn, Worker};
 
 /// Fibers resumed in one turn while other strands wait. Makes up for what a turn costs; few enough
@@ -219,9 +220,9 @@ impl Strand {
 
     /// Counts one fiber less, which is not to come after all.
     pub fn take_back_fiber(&self) {
-        if self.remove_user(false) {
-            self.shared.look_instead();
-        }
+        self.remove_user(false);
+        // Also if it was not the last: others that are on their way may be taken back at the same time.
+        self.shared.look_instead();
     }
 
     /// Sets how many fibers there may be at a time.
@@ -287,6 +288,10 @@ impl Strand {
         if let Some(key) = key.take() {
             scheduler.timers.remove(key);
         }
+        if deadline.is_some_and(|deadline| deadline <= clock::now()) {
+            drop(key);
+            return self.stop_for_ever(Stop::Deadline);
+        }
         *key = deadline.map(|deadline| scheduler.time(deadline, Arc::new(StoreDeadline(Arc::downgrade(self)))));
     }
 
@@ -300,8 +305,8 @@ impl Strand {
         self.shared.engine.increment_epoch();
     }
 
-    /// Counts one fiber less, or the handle, and drops the store with the last user. Was it the last fiber?
-    pub fn remove_user(&self, handle: bool) -> bool {
+    /// Counts one fiber less, or the handle, and drops the store with the last user.
+    pub fn remove_user(&self, handle: bool) {
         let n = if handle { HANDLE } else { 1 };
         // AcqRel: what all other users did happened before the drop.
         let left = self.users.fetch_sub(n, Ordering::AcqRel) - n;
@@ -321,7 +326,6 @@ impl Strand {
             }
         }
         self.room.made();
-        left & (HANDLE - 1) == 0
     }
 
     /// Fibers that have not ended.
