@@ -94,14 +94,14 @@ struct Full<'a> {
 /// Counts one more fiber.
 fn admit(strand: &Strand) -> Result<(), Full<'_>> {
     let shared = &*strand.shared;
+    // The store first: one that is full must not, for a moment, take a place of the runtime's from others.
+    strand.add_fiber().map_err(|why| Full { why, room: &strand.room })?;
     if !shared.live.enter() {
+        strand.take_back_fiber();
         let why = format!("the limit of {} fibers is reached", shared.limits.max_fibers);
         return Err(Full { why, room: &shared.live.room });
     }
-    strand.add_fiber().map_err(|why| {
-        shared.live.vacate();
-        Full { why, room: &strand.room }
-    })
+    Ok(())
 }
 
 /// The same; waits for room. Those who wait come in order, and before those who come later and would wait too.
@@ -111,36 +111,30 @@ fn wait_for_room(strand: &Strand, deadline: u64) -> Result<(), String> {
         Ok(()) => return Ok(()),
         Err(full) => full,
     };
-    // Was woken, and came too late.
-    let mut again = false;
+    // Was woken in that room, and came too late.
+    let mut again: Option<&Room> = None;
     loop {
-        if let Some(closed) = strand.closed() {
-            return Err(closed);
-        }
-        let failed = |full: &Full<'_>, why: &str| Err(format!("{}, and waiting for room failed: {why}", full.why));
-        if strand.doors.held_here() {
-            return failed(&full, "this thread has entered the store");
-        }
-        if strand.shared.is_deserted() {
-            return failed(&full, "there is no worker");
-        }
-        let waiter = match Waiter::here(Some(deadline)) {
+        let waiter = match may_wait(strand, deadline) {
             Ok(waiter) => waiter,
-            Err(status) => return failed(&full, &status.to_string()),
+            Err(why) => {
+                again.inspect(|room| room.next());
+                return Err(format!("{}, and waiting for room failed: {why}", full.why));
+            }
         };
         let (waker, room) = (waiter.waker(), full.room);
         let name = Arc::as_ptr(&waker).cast::<()>();
-        if room.wait(waker, again) {
+        if room.wait(waker, again.take().is_some()) {
             match admit(strand) {
                 Ok(()) => {
                     room.leave(name);
-                    room.entered();
+                    // There may be more room than for this one, made when nobody else waited.
+                    room.made();
                     return Ok(());
                 }
                 // It is the other limit now.
                 Err(now) if !std::ptr::eq(now.room, room) => {
                     room.leave(name);
-                    (full, again) = (now, false);
+                    full = now;
                     continue;
                 }
                 Err(_) => {}
@@ -149,23 +143,32 @@ fn wait_for_room(strand: &Strand, deadline: u64) -> Result<(), String> {
         let status = waiter.wait(Some(deadline), || !room.waits(name));
         if status != Status::Ok {
             room.leave(name);
-            return failed(&full, &status.to_string());
+            return Err(format!("{}, and waiting for room failed: {status}", full.why));
         }
         match admit(strand) {
             Ok(()) => {
-                room.entered();
+                room.next();
                 return Ok(());
             }
+            Err(now) if std::ptr::eq(now.room, room) => (full, again) = (now, Some(room)),
             Err(now) => {
-                again = std::ptr::eq(now.room, room);
-                if !again {
-                    // The room that it was woken for is for another one.
-                    room.leave(name);
-                }
+                // The room that it was woken for is for another one.
+                room.next();
                 full = now;
             }
         }
     }
+}
+
+/// Who calls, if it may wait for room in this store.
+fn may_wait(strand: &Strand, deadline: u64) -> Result<Waiter, String> {
+    if let Some(closed) = strand.closed() {
+        return Err(closed);
+    }
+    if strand.doors.held_here() {
+        return Err("this thread has entered the store".into());
+    }
+    Waiter::here(Some(deadline)).map_err(|status| status.to_string())
 }
 
 /// What keeps one out that would overtake others.

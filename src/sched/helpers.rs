@@ -106,12 +106,12 @@ impl Helpers {
         self.rest.notify_all();
     }
 
-    /// Lets the helpers go, once they have nothing to do; false if some have by `deadline`.
+    /// Lets the helpers go; false if some still have something to do at `deadline`.
     pub fn close(&self, deadline: u64) -> bool {
         let mut inner = self.lock();
         inner.closed = true;
         self.work.notify_all();
-        while inner.threads > 0 {
+        while inner.threads > inner.idle || !inner.jobs.is_empty() {
             let left = deadline.saturating_sub(clock::now());
             if left == 0 {
                 return false;

@@ -363,7 +363,8 @@ impl<R: Runnable> Scheduler<R> {
 
     /// When a worker should come back if none is there, as far as can be told: `None`, when the descriptor is readable.
     pub fn next(&self) -> Option<u64> {
-        if self.any_work() { Some(0) } else { self.timers.earliest() }
+        // The last but one stands for never: see `Timers`.
+        if self.any_work() { Some(0) } else { self.timers.earliest().filter(|at| *at < u64::MAX - 1) }
     }
 
     /// The worker of this scheduler that the calling thread is, if it is one.

@@ -256,6 +256,15 @@ impl Fiber {
         cancelled
     }
 
+    /// Has a deadline passed before it began? Nobody may have looked at the timers: there was no worker.
+    fn look_at_deadlines(&self) {
+        let own = self.deadline.get().map_or(u64::MAX, |key| key.0);
+        let deadline = own.min(self.strand.due.load(Ordering::Relaxed));
+        if deadline != u64::MAX && deadline <= clock::now() {
+            self.stop(Stop::Deadline);
+        }
+    }
+
     /// Why it was cancelled.
     pub fn why_stopped(&self) -> Stop {
         Stop::of(self.stopped.load(Ordering::Relaxed)).unwrap_or(Stop::Cancel)
@@ -412,6 +421,7 @@ unsafe fn entry(fiber: *const (), suspender: Suspender) {
     let fiber = unsafe { &*fiber.cast::<Fiber>() };
     fiber.suspender.set(suspender);
     fiber.note(&fiber.times.started);
+    fiber.look_at_deadlines();
     let body = fiber.body.take();
     let run = std::panic::AssertUnwindSafe(|| body.map(|body| body.run(fiber)));
     let end = match std::panic::catch_unwind(run) {

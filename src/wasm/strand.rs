@@ -91,6 +91,8 @@ pub struct Strand {
     /// Its deadline has passed.
     expired: AtomicBool,
     deadline: Mutex<Option<Key>>,
+    /// When that is; `u64::MAX` for never.
+    pub due: AtomicU64,
     /// What all its fibers use of their time on processors; and how many of it and them are metered.
     pub meter: Meter,
     pub is_metered: AtomicBool,
@@ -145,6 +147,7 @@ impl Strand {
             ended: AtomicBool::new(false),
             expired: AtomicBool::new(false),
             deadline: Mutex::default(),
+            due: AtomicU64::new(u64::MAX),
             meter: Meter::default(),
             is_metered: AtomicBool::new(false),
             metering: Cell::default(),
@@ -228,7 +231,7 @@ impl Strand {
     /// Sets how many fibers there may be at a time.
     pub fn set_max_fibers(&self, most: usize) {
         self.max_fibers.store(most, Ordering::Relaxed);
-        self.room.wake_all();
+        self.room.made();
     }
 
     /// May the guest spawn one more? It has a limit even if the host sets none.
@@ -268,7 +271,7 @@ impl Strand {
         // Who lists a fiber looks at this afterwards (`runtime::spawn`).
         self.expired.store(true, Ordering::SeqCst);
         self.stop_all(why, None);
-        self.room.wake_all();
+        self.room.made();
     }
 
     /// Sets the host's descriptors for standard input, output and errors of its guests; -1 for none.
@@ -288,6 +291,7 @@ impl Strand {
         if let Some(key) = key.take() {
             scheduler.timers.remove(key);
         }
+        self.due.store(deadline.unwrap_or(u64::MAX), Ordering::Relaxed);
         if deadline.is_some_and(|deadline| deadline <= clock::now()) {
             drop(key);
             return self.stop_for_ever(Stop::Deadline);

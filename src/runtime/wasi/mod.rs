@@ -15,12 +15,11 @@
 mod functions;
 mod poll;
 mod stdio;
+mod turn;
 mod wait;
 
 use std::cell::UnsafeCell;
-use std::collections::VecDeque;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 use wasmtime::{AsContextMut, Caller, Error, Extern, Result};
 use wasmtime_c_api::WasmtimeStoreData;
@@ -28,9 +27,10 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wiggle::GuestMemory;
 
 use super::guest::held;
-use super::wait::{Status, Waiter};
+use super::sync::queue::Queue;
+use super::wait::Status;
+use turn::Turn;
 use crate::wasm::bridge;
-use crate::wasm::end::Wake;
 use crate::wasm::fiber::{Fiber, current};
 use crate::wasm::wasi_ctx;
 
@@ -38,18 +38,19 @@ pub use functions::define;
 
 type Call<'a> = Caller<'a, WasmtimeStoreData>;
 
-/// Which fiber's call uses a store's WASI while it waits, and who waits for that. It belongs to the strand's owner.
+/// Whether the call of a suspended fiber has a store's WASI, and who waits for it. It belongs to the strand's owner.
 #[derive(Default)]
 pub struct Turns {
     taken: bool,
-    waiters: VecDeque<Arc<dyn Wake>>,
+    waiters: Queue,
 }
 
 /// A call of a function.
-#[derive(Clone, Copy)]
 struct Entry {
     wasi: NonNull<WasiP1Ctx>,
     memory: Place,
+    /// It was waited for.
+    turn: Option<Turn>,
 }
 
 /// Where the guest's memory is.
@@ -93,26 +94,19 @@ impl Entry {
     /// Waits until no sibling's call holds the store's WASI. Not inlined: what comes after it may use thread-locals (W3).
     #[inline(never)]
     fn new(caller: &mut Call<'_>) -> Result<Entry> {
-        let fiber = fiber_of(caller);
-        if let Some(fiber) = fiber {
-            while held(&fiber.strand, |held| held.wasi.taken) {
-                let waiter = Waiter::here(None).map_err(|status| refused(fiber, status))?;
-                let waker = waiter.waker();
-                held(&fiber.strand, |held| held.wasi.waiters.push_back(waker));
-                match waiter.wait(None, || held(&fiber.strand, |held| !held.wasi.taken)) {
-                    Status::Ok => {}
-                    status => return Err(refused(fiber, status)),
-                }
-            }
-        }
         let wasi = wasi_ctx::of(caller.data_mut());
         let wasi = wasi.ok_or_else(|| Error::msg("the store has no WASI: wasmtime_context_set_wasi gives it one"))?;
-        if fiber.is_none() && wait::is_held(wasi) {
-            // A host thread that has entered the store can't wait: the fiber would never run.
-            return Err(Error::msg("WASI: a fiber of the store is in a call, and waits"));
-        }
+        let turn = match fiber_of(caller) {
+            Some(fiber) if held(&fiber.strand, |held| held.wasi.taken) => Some(Turn::wait(fiber, wasi)?),
+            Some(_) => None,
+            None if turn::is_held(wasi) => {
+                // A host thread that has entered the store can't wait: the fiber would never run.
+                return Err(Error::msg("WASI: a fiber of the store is in a call, and waits"));
+            }
+            None => None,
+        };
         let fuel = caller.as_context_mut().hostcall_fuel();
-        let mut entry = Entry { wasi, memory: Place::of(caller)? };
+        let mut entry = Entry { wasi, memory: Place::of(caller)?, turn };
         functions::set_fuel(entry.wasi(), fuel);
         Ok(entry)
     }

@@ -1,19 +1,16 @@
 //! Polling a future on a fiber.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use wasmtime::{Error, Result};
-use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::runtime::{in_tokio, with_ambient_tokio_runtime};
 
+use super::turn::Turn;
 use super::{Call, Entry, Place, fiber_of, refused};
-use crate::runtime::guest::held;
 use crate::runtime::wait::{Status, Waiter};
 use crate::wasm::end;
 use crate::wasm::fiber::{Fiber, current};
@@ -52,46 +49,8 @@ fn block<F: Future>(future: F) -> F::Output {
     in_tokio(future)
 }
 
-/// The WASI, by their addresses, that calls of suspended fibers hold: for those who are none of the store's fibers.
-static HELD: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
-
-fn all_held() -> MutexGuard<'static, BTreeSet<usize>> {
-    HELD.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Does a suspended fiber's call hold this WASI?
-pub fn is_held(wasi: NonNull<WasiP1Ctx>) -> bool {
-    all_held().contains(&wasi.addr().get())
-}
-
-/// The calling fiber's turn with its store's WASI, which it keeps while it is suspended.
-struct Turn<'a> {
-    fiber: Option<&'a Fiber>,
-    wasi: NonNull<WasiP1Ctx>,
-}
-
-impl<'a> Turn<'a> {
-    fn take(fiber: Option<&'a Fiber>, wasi: NonNull<WasiP1Ctx>) -> Turn<'a> {
-        all_held().insert(wasi.addr().get());
-        fiber.inspect(|fiber| held(&fiber.strand, |held| held.wasi.taken = true));
-        Turn { fiber, wasi }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        all_held().remove(&self.wasi.addr().get());
-        let Some(fiber) = self.fiber else { return };
-        let waiters = held(&fiber.strand, |held| {
-            held.wasi.taken = false;
-            std::mem::take(&mut held.wasi.waiters)
-        });
-        waiters.iter().for_each(|waiter| waiter.wake());
-    }
-}
-
 /// Runs a future to its end; the fiber waits where it waits.
-pub fn wait<F: Future>(caller: &mut Call<'_>, entry: Entry, future: F) -> Result<F::Output> {
+pub fn wait<F: Future>(caller: &mut Call<'_>, mut entry: Entry, future: F) -> Result<F::Output> {
     let mut future = pin!(future);
     let fiber = current();
     // Most need no waker.
@@ -104,7 +63,8 @@ pub fn wait<F: Future>(caller: &mut Call<'_>, entry: Entry, future: F) -> Result
         // A plain thread, or a fiber that can't be suspended.
         _ => return Ok(block(future)),
     };
-    let _turn = Turn::take(fiber_of(caller), entry.wasi);
+    // Dropped after the future.
+    entry.turn.get_or_insert_with(|| Turn::take(fiber_of(caller), entry.wasi));
     let signal = Arc::new(Signal { used: AtomicBool::new(false), waker: waiter.waker() });
     let waker = Waker::from(Arc::clone(&signal));
     loop {
