@@ -42,7 +42,7 @@ PIP := build/tools/have-pip
 endif
 FETCH := build/tools/bin/python-with-pip tools/fetch.py
 
-.PHONY: all build configure install run inputs test test-asan test-real soak lint bench header \
+.PHONY: all build configure install run inputs test test-asan test-real test-loom soak lint bench header \
   clean distclean help
 
 all: build ## the release library (the default)
@@ -88,11 +88,20 @@ LOGS := build/logs
 ctest = { $(CMAKE_BUILD) $(1) --parallel $(JOBS) && \
 	  ctest --test-dir $(1) --output-on-failure --no-tests=error $(2); } 2>&1
 
-test: build/release/configured inputs ## cargo's tests and the C and C++ ones
-	@mkdir -p $(LOGS); cargo=0; ctest=0; \
+# The protocols' models: a package of its own, with its own folder under target.
+LOOM := '$(CARGO)' test --release $(CARGO_FLAGS) --manifest-path tests/loom/Cargo.toml \
+	--target-dir target/loom --no-fail-fast
+
+test: build/release/configured inputs ## cargo's tests, the models under loom, and the C and C++ tests
+	@mkdir -p $(LOGS); cargo=0; loom=0; ctest=0; \
 	$(CARGO_TEST) -- --show-output 2>&1 | tee $(LOGS)/cargo.log || cargo=$$?; \
+	$(LOOM) 2>&1 | tee $(LOGS)/loom.log || loom=$$?; \
 	$(call ctest,build/release,-LE real-suites) | tee $(LOGS)/ctest.log || ctest=$$?; \
-	$(PYTHON) tools/test-summary.py cargo $$cargo $(LOGS)/cargo.log ctest $$ctest $(LOGS)/ctest.log
+	$(PYTHON) tools/test-summary.py cargo $$cargo $(LOGS)/cargo.log cargo $$loom $(LOGS)/loom.log \
+	  ctest $$ctest $(LOGS)/ctest.log
+
+test-loom: ## the models under loom alone
+	@$(LOOM)
 
 test-asan: build/asan/configured ## the C and C++ tests under AddressSanitizer
 	@mkdir -p $(LOGS); ctest=0; \

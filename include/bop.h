@@ -76,8 +76,9 @@ typedef enum {
   BOP_NOT_FIBER = 4,
   /**
    * The call would wait for itself, or block a worker: a fiber that joins itself or a fiber of
-   * another runtime, a thread that joins a fiber of the store that it has entered, or a finalizer that
-   * a worker runs between two fibers.
+   * another runtime, a thread that joins a fiber of the store that it has entered, a finalizer that
+   * a worker runs between two fibers, a host function that the guest's allocator calls while it makes room for a fiber's
+   * stack, or who locks a mutex that it holds. Or the caller unlocks a mutex that it does not hold.
    */
   BOP_NOT_ALLOWED = 5,
   /**
@@ -159,7 +160,7 @@ typedef enum {
    */
   BOP_STATE_RUNNING = 1,
   /**
-   * It waits for something: a time, an unpark, the end of another fiber.
+   * It waits for something: a time, an unpark, the end of another fiber, a descriptor, a lock, and so on.
    */
   BOP_STATE_PARKED = 2,
   /**
@@ -268,7 +269,7 @@ typedef struct bop_fiber_t bop_fiber_t;
 /**
  * A lock that fibers of any store and runtime, and plain threads, take turns to hold. Who has waited longest is next. A
  * fiber may wait for anything else while it holds one. A fiber that ends with it abandons it to the next; a
- * thread that does so leaves it locked. Handles are counted: each is deleted once.
+ * thread that does so leaves it locked, and the kernel may give its number, by which it holds it, to another thread. Handles are counted: each is deleted once.
  */
 typedef struct bop_mutex_t bop_mutex_t;
 
@@ -651,13 +652,15 @@ void bop_config_stack_size(bop_config_t *config,
 void bop_config_host_stack(bop_config_t *config, size_t bytes);
 
 /**
- * How many fibers may live at a time; a spawn that would make more fails. Default: no limit.
+ * How many fibers may live at a time; a spawn that would make more fails, or waits (`bop_spawn_options_wait`). Default: no
+ * limit.
  *
  * Context: any thread or fiber.
  * Switches: never.
  * Requires: `config` is NULL or live.
  */
-void bop_config_max_fibers(bop_config_t *config, size_t fibers);
+void bop_config_max_fibers(bop_config_t *config,
+                           size_t fibers);
 
 /**
  * How long `bop_runtime_delete` waits for the fibers that it has cancelled, in nanoseconds.
@@ -939,8 +942,10 @@ wasmtime_error_t *bop_linker_define(wasmtime_linker_t *linker);
  *
  * A call that waits keeps the store's WASI: siblings that call it wait for their turn, except to sleep, to yield and to exit;
  * `wasmtime_context_set_wasi` may not be called meanwhile. What
- * is written to the process's own standard output, or by a callback of `wasi_config_set_stdout_custom`, is
- * written on the worker; such a callback must not call what may suspend. Outside of fibers all calls block the thread.
+ * is written to the process's own standard output, or to a file of `wasi_config_set_stdout_file`, is written on the worker;
+ * a callback of `wasi_config_set_stdout_custom` runs on a thread of Wasmtime's, and must not call what may suspend; input from
+ * a file or pipe of `wasi_config_set_stdin_file` takes such a thread for each guest that waits, of which there are 512.
+ * `bop_store_stdio` needs none of them. Outside of fibers all calls block the thread, and fail while a fiber's call waits.
  *
  * Returns: NULL, or an error: one of the names is defined already, a NULL.
  * Context: any thread or fiber.
@@ -1610,7 +1615,9 @@ void bop_spawn_options_deadline(bop_spawn_options_t *options,
                                 uint64_t deadline);
 
 /**
- * How long the fiber may run on a processor, in nanoseconds, over all its turns; waiting does not count. 0 for no budget;
+ * How long the fiber may run on a processor, in nanoseconds, over all its turns; waiting does not count, what the kernel
+ * takes from its worker meanwhile does. Fibers that a guest spawns have no budget of their own: `bop_store_cpu_budget` is for
+ * all of a store. 0 for no budget;
  * `UINT64_MAX` for one without end, so that `bop_fiber_cpu` tells what it uses. Who has used it up is stopped
  * as a cancelled fiber is, at most about a millisecond later, with `BOP_OUTCOME_OUT_OF_BUDGET`. A host function is not
  * stopped; the Wasm that it returns to is. The fiber's switches cost two looks at the clock more.

@@ -124,7 +124,8 @@ pub unsafe extern "C" fn bop_config_host_stack(config: *mut bop_config_t, bytes:
     set(config, |config| config.host_stack = bytes);
 }
 
-/// How many fibers may live at a time; a spawn that would make more fails. Default: no limit.
+/// How many fibers may live at a time; a spawn that would make more fails, or waits (`bop_spawn_options_wait`). Default: no
+/// limit.
 ///
 /// Context: any thread or fiber.
 /// Switches: never.

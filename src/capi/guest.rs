@@ -36,8 +36,10 @@ pub unsafe extern "C" fn bop_linker_define(linker: *mut wasmtime_linker_t) -> *m
 ///
 /// A call that waits keeps the store's WASI: siblings that call it wait for their turn, except to sleep, to yield and to exit;
 /// `wasmtime_context_set_wasi` may not be called meanwhile. What
-/// is written to the process's own standard output, or by a callback of `wasi_config_set_stdout_custom`, is
-/// written on the worker; such a callback must not call what may suspend. Outside of fibers all calls block the thread.
+/// is written to the process's own standard output, or to a file of `wasi_config_set_stdout_file`, is written on the worker;
+/// a callback of `wasi_config_set_stdout_custom` runs on a thread of Wasmtime's, and must not call what may suspend; input from
+/// a file or pipe of `wasi_config_set_stdin_file` takes such a thread for each guest that waits, of which there are 512.
+/// `bop_store_stdio` needs none of them. Outside of fibers all calls block the thread, and fail while a fiber's call waits.
 ///
 /// Returns: NULL, or an error: one of the names is defined already, a NULL.
 /// Context: any thread or fiber.

@@ -8,7 +8,7 @@ use crate::runtime::sync::mutex::Mutex;
 
 /// A lock that fibers of any store and runtime, and plain threads, take turns to hold. Who has waited longest is next. A
 /// fiber may wait for anything else while it holds one. A fiber that ends with it abandons it to the next; a
-/// thread that does so leaves it locked. Handles are counted: each is deleted once.
+/// thread that does so leaves it locked, and the kernel may give its number, by which it holds it, to another thread. Handles are counted: each is deleted once.
 pub struct bop_mutex_t {
     _opaque: [u8; 0],
 }

@@ -20,8 +20,9 @@ pub enum bop_status_t {
     /// Only fibers may make this call.
     BOP_NOT_FIBER = 4,
     /// The call would wait for itself, or block a worker: a fiber that joins itself or a fiber of
-    /// another runtime, a thread that joins a fiber of the store that it has entered, or a finalizer that
-    /// a worker runs between two fibers.
+    /// another runtime, a thread that joins a fiber of the store that it has entered, a finalizer that
+    /// a worker runs between two fibers, a host function that the guest's allocator calls while it makes room for a fiber's
+    /// stack, or who locks a mutex that it holds. Or the caller unlocks a mutex that it does not hold.
     BOP_NOT_ALLOWED = 5,
     /// The handle is NULL, or a number makes no sense.
     BOP_INVALID = 6,
@@ -71,7 +72,7 @@ pub enum bop_state_t {
     BOP_STATE_READY = 0,
     /// A worker is running it.
     BOP_STATE_RUNNING = 1,
-    /// It waits for something: a time, an unpark, the end of another fiber.
+    /// It waits for something: a time, an unpark, the end of another fiber, a descriptor, a lock, and so on.
     BOP_STATE_PARKED = 2,
     /// It has ended.
     BOP_STATE_FINISHED = 3,

@@ -130,7 +130,9 @@ pub unsafe extern "C" fn bop_spawn_options_deadline(
     unsafe { set(options, |options| options.deadline = (deadline != 0).then_some(deadline)) };
 }
 
-/// How long the fiber may run on a processor, in nanoseconds, over all its turns; waiting does not count. 0 for no budget;
+/// How long the fiber may run on a processor, in nanoseconds, over all its turns; waiting does not count, what the kernel
+/// takes from its worker meanwhile does. Fibers that a guest spawns have no budget of their own: `bop_store_cpu_budget` is for
+/// all of a store. 0 for no budget;
 /// `UINT64_MAX` for one without end, so that `bop_fiber_cpu` tells what it uses. Who has used it up is stopped
 /// as a cancelled fiber is, at most about a millisecond later, with `BOP_OUTCOME_OUT_OF_BUDGET`. A host function is not
 /// stopped; the Wasm that it returns to is. The fiber's switches cost two looks at the clock more.

@@ -38,7 +38,7 @@
 //!
 //! An idle worker sleeps in the poller (`poller`), one at a time. When it comes out with work, no other takes its place:
 //! that would cost a wake-up per event. It goes back when it is idle again; until then, that is while some worker is busy
-//! and none is in the poller, the ticker looks into it once a millisecond. A busy worker also looks by itself, every
+//! and none is in the poller, the ticker looks into it at least once a millisecond. A busy worker also looks by itself, every
 //! [`worker::POLL_EVERY`] turns.
 //!
 //! # Ticks

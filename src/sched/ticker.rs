@@ -83,7 +83,7 @@ impl<R: Runnable> Scheduler<R> {
         // SAFETY: plain integers.
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
         let look = t.quantum.min(LOOK);
-        let (mut next_tick, mut next_poll) = (None, 0);
+        let mut next_tick = None;
         let mut quiet = 0;
         let mut idle_told = false;
         while !t.stop.load(Ordering::SeqCst) {
@@ -95,8 +95,7 @@ impl<R: Runnable> Scheduler<R> {
             let now = clock::now();
             self.timers.fire(now);
             let polls = self.must_poll();
-            if polls && now >= next_poll {
-                next_poll = now.saturating_add(LOOK);
+            if polls {
                 self.look_for_events();
             }
             let timer = self.timers.earliest();

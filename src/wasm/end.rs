@@ -67,9 +67,9 @@ impl End {
     }
 }
 
-/// Who waits for the end of a fiber.
+/// Who waits for something.
 pub trait Wake: Send + Sync {
-    /// The fiber has ended.
+    /// It has happened, or it is worth looking again.
     fn wake(&self);
 }
 

@@ -1,7 +1,7 @@
 //! What a fiber, or a store with all its fibers, may use: time on the clock, and time on a processor.
 //!
 //! Who has used it up is stopped as a cancelled fiber is, and its end says why. Time on a processor is metered from switch
-//! to switch, for those who have a budget (and for all, if the runtime notes times). A guest that runs on and on is asked
+//! to switch, for those who have a budget. A guest that runs on and on is asked
 //! at its epoch checks, and the ticker makes it look up once a millisecond as long as one with a budget runs.
 
 use std::fmt;

@@ -5,11 +5,12 @@
 //! the first again. Those who come meanwhile, and would wait too, stay behind.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::end::Wake;
 use crate::sys::barrier;
 use crate::sys::sync::atomic::{AtomicUsize, Ordering};
-use crate::sys::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A queue of those who wait, the longest first.
 #[derive(Default)]
