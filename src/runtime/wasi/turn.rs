@@ -64,9 +64,10 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // SAFETY: it is the fiber that runs.
         let next = self.fiber.and_then(|fiber| {
-            held(&unsafe { fiber.as_ref() }.strand, |held| {
+            // SAFETY: it is the fiber that runs.
+            let fiber = unsafe { fiber.as_ref() };
+            held(&fiber.strand, |held| {
                 let next = held.wasi.waiters.serve(|_| Fate::Served);
                 held.wasi.taken = next.is_some();
                 next
